@@ -1,0 +1,69 @@
+# Everything runs in one virtual environment, .venv, made from deploy/requirements.lock on first use: what the demo
+# needs and what the checks need are locked together, so there is one set of versions to think about.
+# Needs python3 (3.11 or later) and make. Another Python: make PYTHON=python3.12 VENV=.venv312 test
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+LOCK   := deploy/requirements.lock
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-once test check format bench soak schema lock wheel clean
+.DELETE_ON_ERROR:
+
+help: ## Show this
+	@echo "make TARGET [ARGS='...']"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY) ## Run the demonstration in the browser; it needs nothing else
+	$(BIN)/pgsig demo $(ARGS)
+
+demo-once: $(READY) ## Run the demonstration once from start to end, without a browser
+	$(BIN)/pgsig demo --once $(ARGS)
+
+test: $(READY) ## Run the tests
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+check: $(READY) ## Check format, lint and types, then test: what CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+format: $(READY) ## Format the code and repair what the linter can
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Measure throughput and latency
+	$(BIN)/python -m tests.bench $(ARGS)
+
+soak: $(READY) ## Run under load and faults for a long time
+	$(BIN)/python -m tests.bench.soak $(ARGS)
+
+schema: $(READY) ## Regenerate sql/schema.sql from the migrations
+	$(BIN)/python -m pgsig.store.schema --write
+
+lock: $(READY) ## Lock the dependencies anew; ARGS=--upgrade takes later versions
+	UV_CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/uv pip compile --no-config --quiet --universal \
+	    --generate-hashes --python-version 3.11 --all-extras $(ARGS) --output-file $(LOCK) pyproject.toml
+
+wheel: $(READY) ## Build the source archive and the wheel into dist/
+	$(BIN)/python -m build --no-isolation
+
+clean: ## Remove what was built, the virtual environment too
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.*
+	find pgsig tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): $(LOCK) pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else \
+	    f"pgsig needs Python 3.11 or later; $(PYTHON) is {v[0]}.{v[1]}. Try: make PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv" >&2; exit 1; }
+	@echo "Installing into $(VENV), about half a minute the first time"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --require-hashes -r $(LOCK)
+	$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@

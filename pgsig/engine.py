@@ -1,0 +1,113 @@
+"""The way of a signal, from the log to a recorded action: one transaction of a worker, read from top to bottom.
+
+    take ─► match ─► ask ─► decide ─► lock ─► plan ─► record
+
+What was taken, what the rules remember, and what was ordered commit together or not at all. Killing a worker anywhere loses nothing and
+repeats nothing: the cursor moves in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pgsig.decide.catalog import Catalog, build
+from pgsig.decide.decide import Decision, Fate, decide, needs
+from pgsig.decide.match import Match, match, questions
+from pgsig.decide.plan import Effects, carry_out
+from pgsig.failpoints import reached
+from pgsig.model import Outcome
+from pgsig.store import definitions, signals
+from pgsig.store.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one transaction did. taken: signals evaluated. actions: actions recorded. last_id: position of the last signal, 0 for none."""
+
+    taken: int = 0
+    actions: int = 0
+    last_id: int = 0
+
+
+class Engine:
+    """Evaluates signals over one connection. The only thing it keeps between transactions is a copy of the definitions."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.catalog: Catalog | None = None
+        self.at_work: list[int] = []  # positions of the signals of the last step, also where it failed
+
+    def step(self, limit: int = 500, *, poison: Mapping[int, str] | None = None) -> Step:
+        """Evaluate up to `limit` signals.
+
+        poison: positions of signals that are put aside for every interested rule instead, with the error that they made.
+        """
+        self.at_work = []
+        # In pipeline mode BEGIN travels with the first statement and COMMIT with the last.
+        with self.connection.pipeline(), self.connection.transaction():
+            taken = signals.take(self.connection, limit)
+            if not taken.signals:
+                return Step()
+            self.at_work = [signal.id for signal in taken.signals]
+            reached("taken")
+            catalog = self.definitions(taken.revisions)
+            matches = match(catalog, taken.signals)
+            actions = self.evaluate(catalog, matches, poison or {}) if matches else 0
+            reached("recorded")
+        reached("committed")
+        return Step(len(taken.signals), actions, taken.signals[-1].id)
+
+    def evaluate(self, catalog: Catalog, matches: Sequence[Match], poison: Mapping[int, str]) -> int:
+        """Decide and record. Returns the number of actions."""
+        sound = [found for found in matches if found.signal.id not in poison]
+        answers = signals.ask(self.connection, questions(sound))
+        states, live = signals.load(self.connection, needs(sound, answers))
+        decision = decide(catalog, sound, states, live, answers)
+        decision.fates += put_aside(matches, poison)
+        reached("decided")
+        self.record(decision)
+        return len(decision.orders)
+
+    def record(self, decision: Decision) -> None:
+        effects = Effects()
+        action_ids: list[int] = []
+        if decision.orders:
+            keys = [(order.operator.id, order.subject) for order in decision.orders]
+            instances, pairs = signals.lock(self.connection, keys, len(decision.orders))
+            action_ids = [pair[0] for pair in pairs]
+            run_ids = iter([pair[1] for pair in pairs])
+            for order, action_id, key in zip(decision.orders, action_ids, keys, strict=True):
+                carry_out(order, instances[key], effects, action_id, run_ids)
+        document = effects.document()
+        if decision.fates:
+            document["outcomes"] = [_row(fate, action_ids) for fate in decision.fates]
+        if decision.states:
+            document["states"] = [
+                {"rule_id": rule, "subject": subject, "body": body} for (rule, subject), body in decision.states.items()
+            ]
+        signals.record(self.connection, document)
+
+    def definitions(self, revisions: dict[int, int]) -> Catalog:
+        """The definitions in force. An apply takes the lane's lock too, so what is read here cannot change before the commit."""
+        if self.catalog is None or any(
+            self.catalog.revisions.get(lane) != revision for lane, revision in revisions.items()
+        ):
+            known = definitions.catalog_revisions(self.connection)
+            self.catalog = build(definitions.catalog(self.connection), known, signals.depth_limit(self.connection))
+        return self.catalog
+
+
+def put_aside(matches: Sequence[Match], poison: Mapping[int, str]) -> list[Fate]:
+    """One quarantined outcome for each rule that was interested in a signal that could not be evaluated."""
+    return [
+        Fate(found.signal.id, found.rule.rule.id, "", Outcome.QUARANTINED, None, poison[found.signal.id][:500])
+        for found in matches
+        if found.rule is not None and found.signal.id in poison
+    ]
+
+
+def _row(fate: Fate, action_ids: Sequence[int]) -> dict[str, object]:
+    action_id = action_ids[fate.order] if fate.order is not None else None
+    return {"signal_id": fate.signal_id, "rule_id": fate.rule_id, "subject": fate.subject, "outcome": fate.outcome,
+            "action_id": action_id, "detail": fate.detail}  # fmt: skip

@@ -1,0 +1,171 @@
+"""Connections. Long-lived processes open one or two of their own; whoever serves requests borrows from SQLAlchemy's pool."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL, create_engine
+from sqlalchemy.pool import QueuePool
+
+from pgsig.errors import Conflict, InvalidInput, NotFound, PgsigError, Problem, Unavailable
+from pgsig.paths import room
+
+Connection = psycopg.Connection[Any]
+
+# A peer that vanished without a word is noticed within about ten seconds, in both directions.
+PATIENCE = {
+    "connect_timeout": "10", "keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}  # fmt: skip
+SERVER_PATIENCE = "-c client_connection_check_interval=1000 -c idle_in_transaction_session_timeout=15000"
+
+
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Turn psycopg's refusal to connect into the error that tells people what to do."""
+    try:
+        yield
+    except psycopg.OperationalError as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise Unavailable(
+            f"the database cannot be reached: {reason}", code="PS010", fix="set DATABASE_URL, or the PG* variables"
+        ) from error
+
+
+def connect(url: str, *, name: str, **options: Any) -> Connection:
+    """Open a connection in autocommit mode: a transaction is always a visible `with connection.transaction()`.
+
+    name: shown in pg_stat_activity. Raises Unavailable.
+    """
+    with reachable():
+        return psycopg.connect(
+            url,
+            autocommit=True,
+            application_name=f"pgsig {name}",
+            # A pooler may put the next statement on another server connection, where a prepared one is unknown.
+            prepare_threshold=None if options.pop("pooled", False) else 5,
+            **{"options": SERVER_PATIENCE, **PATIENCE, **options},
+        )
+
+
+class Database:
+    """A pool for request/response work. `with database.transaction() as connection:` commits at its end or not at all."""
+
+    def __init__(self, url: str, *, name: str = "web", size: int = 8) -> None:
+        self.url = url
+        self.engine = create_engine(
+            URL.create("postgresql+psycopg"), creator=lambda: _for_pool(url, name), poolclass=QueuePool,
+            pool_size=size, max_overflow=0, pool_timeout=10, pool_pre_ping=True,
+        )  # fmt: skip
+
+    @classmethod
+    def from_env(cls, *, name: str = "tool", size: int = 2) -> Database:
+        from pgsig.settings import Settings
+
+        return cls(Settings.from_env().database_url, name=name, size=size)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Borrow a connection for one transaction. SQL errors that pgsig raised come out as PgsigError."""
+        with reachable_pool(self.engine) as borrowed:
+            connection: Connection = borrowed.driver_connection
+            with translated(), connection.transaction():
+                yield connection
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def reachable_pool(engine: Any) -> Iterator[Any]:
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+    try:
+        borrowed = engine.raw_connection()
+    except PoolTimeout as error:
+        raise Unavailable(
+            "every database connection of this process is in use", code="PS011", fix="try again"
+        ) from error
+    except DBAPIError as error:
+        raise Unavailable("the database cannot be reached", code="PS010", fix="try again") from error
+    try:
+        yield borrowed
+    finally:
+        borrowed.close()
+
+
+def _for_pool(url: str, name: str) -> Connection:
+    return connect(url, name=name)
+
+
+_LINE = re.compile(r"^(?P<code>PS\d{3}) (?P<where>\S*): (?P<message>.*?)(?: \((?P<fix>[^()]*)\))?$")
+_CHECK = re.compile(r"^(PS\d{3})_(.*)$")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise what the database refused under a `PS…` code as the PgsigError that it means."""
+    try:
+        yield
+    except psycopg.Error as error:
+        known = translate(error)
+        if known is None:
+            raise
+        raise known from error
+
+
+def translate(error: psycopg.Error) -> PgsigError | None:
+    """The PgsigError behind a psycopg error, or None where pgsig did not raise it. PS201 is NotFound, PS109 Conflict."""
+    state = error.sqlstate or ""
+    message = error.diag.message_primary or str(error)
+    if state == "23514" and (check := _CHECK.match(error.diag.constraint_name or "")):
+        return InvalidInput([Problem(check[1], check[2].replace("_", " "))], subject="the signal")
+    if state in ("22P02", "22P05", "22030", "22032", "54001"):
+        return InvalidInput(
+            [Problem("PS112", f"not a value that Postgres can keep: {message}", "/value", "send valid JSON")]
+        )
+    if isinstance(
+        error, (psycopg.errors.ReadOnlySqlTransaction, psycopg.errors.OperationalError)
+    ) and not state.startswith("PS"):
+        return Unavailable(f"the database cannot do it now: {message}", code="PS012", fix="try again")
+    if not state.startswith("PS"):
+        return None
+    fix = error.diag.message_hint or ""
+    if state == "PS109":
+        return Conflict(message, code=state, where="/event_id", fix=fix)
+    problems = [
+        Problem(**{k: v or "" for k, v in found.groupdict().items()})
+        for line in message.splitlines()
+        if (found := _LINE.match(line))
+    ]
+    if not problems:
+        return PgsigError(message, code=state, fix=fix)
+    if problems[0].code == "PS201" and len(problems) == 1:
+        only = problems[0]
+        return NotFound(only.message, code=only.code, where=only.where, fix=only.fix)
+    return InvalidInput(problems)
+
+
+@cache
+def queries() -> dict[str, str]:
+    """Every named statement of `sql/queries`: `-- name: what` begins one, comment lines below say what it is for."""
+    found: dict[str, str] = {}
+    for path in sorted((room("sql") / "queries").glob("*.sql")):
+        for block in re.split(r"^-- name: ", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
+            name, _, text = block.partition("\n")
+            if name.strip() in found:
+                raise RuntimeError(f"two queries are named {name.strip()}")
+            found[name.strip()] = (
+                "\n".join(line for line in text.splitlines() if not line.startswith("--")).strip().rstrip(";")
+            )
+    return found
+
+
+def query(name: str) -> str:
+    return queries()[name]

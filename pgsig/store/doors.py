@@ -1,0 +1,58 @@
+"""What people and programs do from outside: emit signals and order actions. Used by the HTTP API and the pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pgsig.errors import Problem
+from pgsig.model import Json
+from pgsig.store.database import _LINE, Connection, query
+from pgsig.store.reading import rows
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """Where a signal stands in the log. new: False for a repetition, which is answered with its first position."""
+
+    id: int
+    new: bool
+
+
+def emit(connection: Connection, signals: str, *, source: str, namespace: str = "default", event_id: str | None = None) -> list[Emitted]:
+    """Emit a JSON array of signals in the caller's transaction, all or none.
+
+    signals: the array's text, kept as it is down to the last digit. source, namespace, event_id: for signals that name none.
+    Raises InvalidInput with every problem, its `where` beginning with the signal's index, and Conflict for an event id
+    that was used before with another body.
+    """
+    defaults: dict[str, str] = {"source": source}
+    if event_id is not None:
+        defaults["event_id"] = event_id
+    found = rows(connection, "emit_with_defaults", signals=signals, defaults=json.dumps(defaults), namespace=namespace)
+    positions = [item["id"] for item in found]
+    written = {item["id"] for item in rows(connection, "written_here", ids=positions)}
+    return [Emitted(position, position in written) for position in positions]
+
+
+def problems(connection: Connection, signals: Sequence[Json], namespace: str) -> list[Problem]:
+    """What the database would find wrong with signals, without emitting them."""
+    found = rows(connection, "signal_problems", signals=json.dumps(list(signals)), namespace=namespace)
+    matched = (_LINE.match(item["p"]) for item in found)
+    return [Problem(**{name: text or "" for name, text in line.groupdict().items()}) for line in matched if line]
+
+
+def act(
+    connection: Connection, operator: str, action: str, *, subject: str = "", params: str = "{}", reason: str = "", namespace: str = "default"
+) -> int:
+    """Order an action of `workflow.operator` by hand. params: JSON text. Returns the position of the manual signal.
+
+    Raises NotFound for an unknown operator, InvalidInput for anything else that is wrong.
+    """
+    found = connection.execute(
+        query("act").encode(),
+        {"operator": operator, "action": action, "subject": subject, "params": params, "reason": reason, "namespace": namespace},
+    ).fetchone()
+    assert found is not None  # a function call gives a row
+    return int(found[0])

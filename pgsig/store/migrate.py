@@ -1,0 +1,117 @@
+"""`pgsig migrate`: tables by Alembic, then `sql/api` when its text changed. One transaction; safe to run from many places at once."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import psycopg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from psycopg.types.json import Jsonb
+from sqlalchemy import Connection as SqlalchemyConnection
+
+from pgsig.errors import SchemaMismatch
+from pgsig.paths import room
+from pgsig.store.database import Connection, Database
+
+OLDEST_SERVER = 150000
+_LOCK = "SELECT pg_advisory_xact_lock(1885827945, 1003)"
+
+
+@dataclass(frozen=True)
+class Migration:
+    """What `migrate` did. before, after: Alembic revisions ("" for an empty database). api: whether `sql/api` was re-applied."""
+
+    before: str
+    after: str
+    api: bool
+
+
+def migrate(url: str) -> Migration:
+    """Bring a database up to this version of pgsig. Raises SchemaMismatch when it is newer than the code, or the server too old."""
+    database = Database(url, name="migrate", size=1)
+    try:
+        with database.engine.connect() as outer, outer.begin():
+            return _migrate(outer)
+    finally:
+        database.close()
+
+
+def _migrate(outer: SqlalchemyConnection) -> Migration:
+    connection: Connection = outer.connection.driver_connection  # type: ignore[assignment]
+    if connection.info.server_version < OLDEST_SERVER:
+        raise SchemaMismatch(
+            f"Postgres {connection.info.server_version // 10000} is too old", code="PS020", fix="use Postgres 15 to 18"
+        )
+    outer.exec_driver_sql("BEGIN")
+    try:
+        outer.exec_driver_sql(_LOCK)
+        config = alembic_config()
+        before = _revision(connection)
+        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+        if before and before not in known:
+            raise SchemaMismatch(
+                f"the database is at revision {before}, which this version of pgsig does not know", code="PS021",
+                fix="install the pgsig that migrated it, or a newer one",
+            )  # fmt: skip
+        config.attributes["connection"] = outer
+        command.upgrade(config, "head")
+        after = _revision(connection)
+        changed = apply_api(connection)
+        connection.execute("SELECT * FROM pgsig_private.maintain()")
+        outer.exec_driver_sql("COMMIT")
+    except BaseException:
+        outer.exec_driver_sql("ROLLBACK")
+        raise
+    return Migration(before, after, changed)
+
+
+def alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(room("migrations")).replace("%", "%%"))
+    return config
+
+
+def api_files() -> dict[str, str]:
+    """The files of `sql/api` in the order in which they are applied."""
+    return {path.name: path.read_text(encoding="utf-8") for path in sorted((room("sql") / "api").glob("*.sql"))}
+
+
+def api_digest() -> str:
+    return hashlib.sha256("\n".join(api_files().values()).encode()).hexdigest()
+
+
+def apply_api(connection: Connection) -> bool:
+    """Apply `sql/api` where it differs from what was applied last. True if it was."""
+    digest = api_digest()
+    row = connection.execute("SELECT value FROM pgsig_private.setting WHERE name = 'sql_digest'").fetchone()
+    if row and row[0] == digest:
+        return False
+    for text in api_files().values():
+        connection.execute(text.encode())
+    connection.execute("UPDATE pgsig_private.setting SET value = %s WHERE name = 'sql_digest'", [Jsonb(digest)])
+    return True
+
+
+def _revision(connection: Connection) -> str:
+    if connection.execute("SELECT to_regclass('pgsig_private.schema_version')").fetchone() == (None,):
+        return ""
+    row = connection.execute("SELECT version_num FROM pgsig_private.schema_version").fetchone()
+    return str(row[0]) if row else ""
+
+
+def check(connection: Connection) -> None:
+    """Refuse to work on a database that is not at this version's schema. Raises SchemaMismatch."""
+    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
+    try:
+        found = _revision(connection)
+    except psycopg.errors.InsufficientPrivilege:
+        found = ""
+    if found != head:
+        raise SchemaMismatch(
+            f"the database's schema is at {found or 'nothing'}, this version of pgsig needs {head}",
+            code="PS022",
+            fix="run: pgsig migrate",
+        )

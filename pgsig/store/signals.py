@@ -1,0 +1,92 @@
+"""The statements of a worker's transaction: take, ask, load, lock, record. Explained in `sql/api`, named in `sql/queries/engine.sql`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pgsig.decide.decide import Needs, StateKey
+from pgsig.model import Instance, Json, LiveRun, Signal, State
+from pgsig.store.database import Connection, query
+
+
+@dataclass(slots=True)
+class Taken:
+    """Signals in their order, and the revision of the definitions of each lane that they came from."""
+
+    signals: list[Signal] = field(default_factory=list)
+    revisions: dict[int, int] = field(default_factory=dict)
+
+
+def take(connection: Connection, limit: int) -> Taken:
+    """The next signals of every lane that nobody else is at. Must be the first statement of a READ COMMITTED transaction."""
+    taken = Taken()
+    for row in connection.execute(query("take"), {"limit": limit}):
+        lane, revision, position, namespace, key, subject, value, source, at, xid, depth, run_id, event_id = row
+        taken.revisions[lane] = revision
+        taken.signals.append(
+            Signal(position, namespace, key, subject, value, source, at, int(xid), depth, run_id, event_id)
+        )
+    return taken
+
+
+def ask(connection: Connection, questions: Sequence[tuple[Signal, str, bool]]) -> dict[tuple[int, str], object]:
+    """Answers by (signal id, path): True, False or None for a predicate, a text or None for a correlation path."""
+    if not questions:
+        return {}
+    found: dict[tuple[int, str], object] = {}
+    rows = connection.execute(query("ask"), {
+        "numbers": list(range(len(questions))), "values": [signal.value for signal, _, _ in questions],
+        "paths": [path for _, path, _ in questions], "predicates": [predicate for _, _, predicate in questions],
+    })  # fmt: skip
+    for number, truth, text in rows:
+        signal, path, predicate = questions[number]
+        found[signal.id, path] = truth if predicate else text
+    return found
+
+
+def load(connection: Connection, needs: Needs) -> tuple[dict[StateKey, Json], dict[int, list[str]]]:
+    """The states that a batch needs, by (rule, instance), and the subjects of live instances by operator."""
+    states: dict[StateKey, Json] = {}
+    live: dict[int, list[str]] = {}
+    if needs.states or needs.whole_rules:
+        keys = sorted(needs.states)
+        for rule_id, subject, body in connection.execute(query("load_states"), {
+            "rules": [rule_id for rule_id, _ in keys], "subjects": [subject for _, subject in keys], "whole": sorted(needs.whole_rules),
+        }):  # fmt: skip
+            states[rule_id, subject] = body
+    if needs.operators:
+        for operator_id, subject in connection.execute(query("live_subjects"), {"operators": sorted(needs.operators)}):
+            live.setdefault(operator_id, []).append(subject)
+    return states, live
+
+
+def lock(
+    connection: Connection, keys: Iterable[tuple[int, str]], count: int
+) -> tuple[dict[tuple[int, str], Instance], list[tuple[int, int]]]:
+    """Lock instances in one order and tell what is alive of them; reserve `count` pairs of (action id, run id)."""
+    ordered = sorted(set(keys))
+    rows = connection.execute(
+        query("lock_instances"), {"operators": [o for o, _ in ordered], "subjects": [s for _, s in ordered]}
+    )
+    pairs = connection.execute(query("reserve_ids"), {"count": count})
+    instances = {
+        (operator_id, subject): Instance(
+            operator_id, subject, generation, desired, [LiveRun(r[0], State(r[1]), r[2], r[3]) for r in runs]
+        )
+        for operator_id, subject, desired, generation, runs in rows.fetchall()
+    }
+    return instances, pairs.fetchall()
+
+
+def record(connection: Connection, document: dict[str, Any]) -> None:
+    """Write a batch's rows. Empty documents write nothing."""
+    if document:
+        connection.execute(query("record"), {"document": json.dumps(document, ensure_ascii=False)})
+
+
+def depth_limit(connection: Connection) -> int:
+    row = connection.execute(query("depth_limit")).fetchone()
+    return int(row[0]) if row else 100

@@ -1,0 +1,174 @@
+"""A worker: a stateless process that evaluates signals as they come. Run as many as you like; they share the lanes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import socket
+import time
+from dataclasses import dataclass
+
+import psycopg
+
+from pgsig import __version__
+from pgsig.doorbell import Doorbell
+from pgsig.engine import Engine, Step
+from pgsig.errors import PgsigError, Unavailable
+from pgsig.settings import Settings
+from pgsig.store import housekeeping, processes
+from pgsig.store.database import Connection, connect
+from pgsig.store.migrate import check
+
+log = logging.getLogger("pgsig.worker")
+
+BUSY = 3  # takes in a row that found work: from then on nobody needs to ring
+TRIES = 3  # evaluations of one signal, on its own, that may fail before it is put aside
+ANNOUNCE_EVERY = 0.05  # seconds between two notices to pages and tails, at least
+TEND_EVERY = 1.0  # seconds between two looks at leases
+MAINTAIN_EVERY = 300.0  # seconds between two looks at partitions
+
+
+@dataclass
+class Session:
+    """What a worker has while the database is there. process_id: its row among the living."""
+
+    connection: Connection
+    engine: Engine
+    process_id: int
+
+
+class Worker:
+    """`run` works until `stop`. settings: see `pgsig.settings`. name: shown to people; defaults to host and process id."""
+
+    def __init__(self, settings: Settings, *, name: str = "") -> None:
+        self.settings = settings
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}"
+        self.bell = Doorbell(settings.direct_url, name=f"worker {self.name}")
+        self.stopping = False
+        self.busy = 0  # takes with work, in a row
+        self.careful = 0  # signals to take one by one, since a batch of so many failed
+        self.tries: dict[int, int] = {}  # failed evaluations by signal
+        self.poison: dict[int, str] = {}  # signals to put aside, with their error
+        self.unsaid = False  # something changed since the last notice
+        self._announced = self._tended = self._maintained = float("-inf")
+
+    def stop(self) -> None:
+        """Ask `run` to return after the transaction it is in. May be called from any thread or signal handler."""
+        self.stopping = True
+        self.bell.wake()
+
+    def run(self) -> None:
+        """Work until `stop`. A database that goes away is waited for; a schema that does not fit raises SchemaMismatch."""
+        session: Session | None = None
+        pause = 0.0
+        try:
+            while not self.stopping:
+                try:
+                    session = session or self.open()
+                    self.turn(session)
+                    pause = 0.0
+                except (psycopg.OperationalError, psycopg.InterfaceError, Unavailable) as error:
+                    reason = str(error).strip().splitlines() or [type(error).__name__]
+                    log.warning("worker %s: the database is away, trying again: %s", self.name, reason[0])
+                    if session is not None:
+                        session.connection.close()
+                    session = None
+                    pause = min(5.0, max(0.05, pause * 2))
+                    self.bell.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+        finally:
+            self.leave(session)
+
+    def open(self) -> Session:
+        connection = connect(self.settings.direct_url, name=f"worker {self.name}")
+        check(connection)
+        return Session(connection, Engine(connection), self.join(connection))
+
+    def join(self, connection: Connection) -> int:
+        return processes.join(connection, "worker", self.name, __version__, lease=self.ttl)
+
+    def turn(self, session: Session) -> Step:
+        """One take, and what follows from it: announce, rest, or go straight on. Returns what it took."""
+        step = self.take(session.engine)
+        self.tend(session)
+        if step.taken:
+            self.busy += 1
+            if self.busy >= BUSY:
+                self.bell.disarm()
+            self.unsaid = True
+            self.announce()
+        else:
+            self.busy = 0
+            # Armed a moment ago: whoever committed before that did not ring, so look once more before resting.
+            if not self.bell.arm() and not self.stopping:
+                self.rest()
+        return step
+
+    def take(self, engine: Engine) -> Step:
+        """One step of the engine. Rule 11, poison: a batch that fails is taken again one signal at a time; a signal that has
+        failed three times on its own is put aside with its error, and everything else goes on."""
+        try:
+            step = engine.step(1 if self.careful else self.settings.batch, poison=self.poison)
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            raise  # the database, not the signals
+        except Exception as error:  # noqa: BLE001 - whatever an evaluation trips over, the lane has to go on
+            self.failed(engine.at_work, error)
+            return Step()
+        if self.careful:
+            self.careful = max(0, self.careful - step.taken)
+            for position in engine.at_work:
+                self.tries.pop(position, None)
+                self.poison.pop(position, None)
+        return step
+
+    def failed(self, at_work: list[int], error: Exception) -> None:
+        log.error("worker %s: an evaluation failed, signals %s", self.name, at_work[:5], exc_info=error)
+        self.careful = max(self.careful, len(at_work), 1)
+        if len(at_work) == 1:
+            position = at_work[0]
+            self.tries[position] = self.tries.get(position, 0) + 1
+            if self.tries[position] >= TRIES:
+                self.poison[position] = f"{type(error).__name__}: {error}"
+
+    def rest(self) -> None:
+        """Sleep until somebody rings, or the poll interval is over; jittered, so that many workers do not look at once."""
+        wanted = self.settings.poll_seconds * random.uniform(0.75, 1.0)  # noqa: S311 - jitter, no secret
+        if self.careful or self.unsaid:
+            wanted = min(wanted, ANNOUNCE_EVERY)
+        self.bell.wait(wanted)
+        self.announce()
+
+    def announce(self) -> None:
+        """Tell pages and tails that something changed, at most every 50 ms."""
+        now = time.monotonic()
+        if self.unsaid and now - self._announced >= ANNOUNCE_EVERY:
+            self._announced, self.unsaid = now, False
+            self.bell.announce("pgsig_changes")
+
+    def tend(self, session: Session) -> None:
+        """What is due now and then, at work or not: the lease, the leases of others, partitions."""
+        now = time.monotonic()
+        if now - self._tended >= TEND_EVERY:
+            self._tended = now
+            detail = {"listening": self.bell.listening, "bell": self.bell.held}
+            if not processes.renew(session.connection, session.process_id, lease=self.ttl, detail=detail):
+                session.process_id = self.join(session.connection)
+            housekeeping.reap(session.connection, quiet=self.settings.lease_seconds)
+        if now - self._maintained >= MAINTAIN_EVERY:
+            self._maintained = now
+            housekeeping.maintain(session.connection)
+
+    @property
+    def ttl(self) -> float:
+        """Seconds a worker may be silent before the pages call it dead. Nothing else depends on it: its locks die with its
+        connection."""
+        return max(5.0, self.settings.poll_seconds * 5)
+
+    def leave(self, session: Session | None) -> None:
+        if session is not None:
+            try:
+                processes.leave(session.connection, session.process_id)
+            except (psycopg.Error, PgsigError):
+                log.debug("worker %s: could not say goodbye", self.name)
+            session.connection.close()
+        self.bell.close()

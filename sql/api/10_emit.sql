@@ -1,0 +1,218 @@
+-- EMIT: how a signal gets into the log.
+--
+-- Three doors lead here, all inside the caller's own transaction: INSERT INTO pgsig.signals, pgsig.emit, pgsig.emit_many.
+-- The table's CHECK constraints guard the first door; their names carry the error code. The functions guard the other
+-- two and name every problem at once. Advisory locks use class 1885827945 ('pgsi'): objects 0..3 are the lanes, 1000 is the bell.
+
+-- A signal with an event id is stored once; one sent by a run inherits the run's place in the causal chain.
+CREATE OR REPLACE FUNCTION pgsig_private.before_signal() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_digest bytea;
+    v_first  pgsig_private.event;
+BEGIN
+    IF NEW.run_id IS NOT NULL AND NEW.kind = 'user' THEN
+        SELECT r.depth INTO NEW.depth FROM pgsig_private.run r WHERE r.id = NEW.run_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'run_id % is not a run', NEW.run_id
+                USING ERRCODE = 'PS108', HINT = 'leave run_id out, or take it from the run that emits';
+        END IF;
+    END IF;
+    IF NEW.event_id IS NOT NULL THEN
+        v_digest := sha256(convert_to(NEW.key || E'\n' || NEW.subject || E'\n' || NEW.value::text, 'UTF8'));
+        INSERT INTO pgsig_private.event (namespace, source, event_id, signal_id, digest)
+        VALUES (NEW.namespace, NEW.source, NEW.event_id, NEW.id, v_digest)
+        ON CONFLICT DO NOTHING;
+        IF NOT FOUND THEN
+            SELECT * INTO v_first FROM pgsig_private.event e
+             WHERE e.namespace = NEW.namespace AND e.source = NEW.source AND e.event_id = NEW.event_id;
+            IF v_first.digest IS DISTINCT FROM v_digest THEN
+                RAISE EXCEPTION 'event id "%" of source "%" was used before with another key, subject or value',
+                    NEW.event_id, NEW.source
+                    USING ERRCODE = 'PS109', HINT = 'use a new event id for a new fact',
+                          DETAIL = format('first stored as signal %s', v_first.signal_id);
+            END IF;
+            RETURN NULL;
+        END IF;
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER before_signal BEFORE INSERT ON pgsig.signals
+    FOR EACH ROW WHEN (NEW.event_id IS NOT NULL OR NEW.run_id IS NOT NULL)
+    EXECUTE FUNCTION pgsig_private.before_signal();
+
+-- The doorbell. A worker that sleeps holds the bell's exclusive lock. Failing to share it means that somebody sleeps: only then is a NOTIFY
+-- worth its price, which is a database-wide lock held until after the commit's fsync. Getting it means that every worker is awake and that
+-- none can fall asleep before this transaction ends. SET LOCAL pgsig.bell = 'off' is for transactions that PREPARE: those may not notify.
+CREATE OR REPLACE FUNCTION pgsig_private.ring() RETURNS trigger
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF current_setting('pgsig.bell', true) IS DISTINCT FROM 'off'
+       AND NOT pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN
+        PERFORM pg_notify('pgsig_signals', '');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER ring AFTER INSERT ON pgsig.signals
+    FOR EACH STATEMENT EXECUTE FUNCTION pgsig_private.ring();
+
+-- Everything wrong with one signal, as lines of "code where: message (fix)".
+CREATE OR REPLACE FUNCTION pgsig_private.signal_problems(
+    key text, value jsonb, subject text, namespace text, source text, event_id text, place text DEFAULT ''
+) RETURNS SETOF text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('%s %s/%s: %s (%s)', p.code, place, p.field, p.message, p.fix)
+      FROM (VALUES
+        ('PS101', 'key', 'a key is needed', 'for instance model.trained', key IS NULL OR key = ''),
+        ('PS101', 'key', format('a key that is emitted has no wildcard: "%s"', left(key, 60)),
+            'name one key; wildcards belong into conditions', key LIKE '%*%'),
+        ('PS101', 'key', format('"%s" is not a key', left(key, 60)),
+            'lower-case letters, digits, _ : - in segments joined by dots',
+            key <> '' AND key NOT LIKE '%*%' AND key !~ '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$'),
+        ('PS101', 'key', format('a key has at most 200 bytes, this one %s', octet_length(key)),
+            'put the detail into subject or value', octet_length(key) > 200),
+        ('PS102', 'key', 'keys that begin with run, tick, manual or timer are written by pgsig alone',
+            'choose another first segment', key ~ '^(run|tick|manual|timer)(\.|$)'),
+        ('PS103', 'value', format('a value has at most 256 KiB, this one %s KiB', pg_column_size(value) / 1024),
+            'store the data elsewhere and emit where it is', pg_column_size(value) > 262144),
+        ('PS104', 'namespace', format('"%s" is not a namespace', left(namespace, 60)),
+            'a lower-case letter, then up to 62 of a-z 0-9 _ -', namespace IS NULL OR namespace !~ '^[a-z][a-z0-9_-]{0,62}$'),
+        ('PS105', 'subject', format('a subject has at most 200 bytes, this one %s', octet_length(subject)),
+            'use a short id', octet_length(subject) > 200),
+        ('PS106', 'source', format('a source has at most 200 bytes, this one %s', octet_length(source)),
+            'use a short name', octet_length(source) > 200),
+        ('PS107', 'event_id', 'an event id has 1 to 200 bytes', 'leave it out, or hash it',
+            octet_length(event_id) NOT BETWEEN 1 AND 200)
+      ) AS p(code, field, message, fix, wrong)
+     WHERE p.wrong
+$$;
+
+CREATE OR REPLACE FUNCTION pgsig_private.refuse(problems text[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION '%', array_to_string(problems, E'\n')
+        USING ERRCODE = left(problems[1], 5), HINT = 'nothing was stored';
+END $$;
+
+CREATE OR REPLACE FUNCTION pgsig_private.first_position(p_namespace text, p_source text, p_event_id text) RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT e.signal_id FROM pgsig_private.event e
+     WHERE e.namespace = p_namespace AND e.source = p_source AND e.event_id = p_event_id
+$$;
+
+CREATE OR REPLACE FUNCTION pgsig.emit(
+    key       text,
+    value     jsonb  DEFAULT 'null',
+    subject   text   DEFAULT '',
+    namespace text   DEFAULT 'default',
+    source    text   DEFAULT NULL,
+    event_id  text   DEFAULT NULL,
+    run_id    bigint DEFAULT NULL
+) RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_id       bigint;
+    v_source   text := coalesce(emit.source, session_user);
+    v_value    jsonb := coalesce(emit.value, 'null');
+    v_problems text[];
+BEGIN
+    SELECT array_agg(p) INTO v_problems FROM pgsig_private.signal_problems(
+        emit.key, v_value, emit.subject, emit.namespace, v_source, emit.event_id) p;
+    IF v_problems IS NOT NULL THEN
+        PERFORM pgsig_private.refuse(v_problems);
+    END IF;
+    INSERT INTO pgsig.signals AS s (namespace, key, subject, value, source, event_id, run_id)
+    VALUES (emit.namespace, emit.key, coalesce(emit.subject, ''), v_value, v_source, emit.event_id, emit.run_id)
+    RETURNING s.id INTO v_id;
+    RETURN coalesce(v_id, pgsig_private.first_position(emit.namespace, v_source, emit.event_id));
+END $$;
+COMMENT ON FUNCTION pgsig.emit IS
+    'Emit one signal in the caller''s transaction. Returns its position; with an event_id that was seen before, the first position.';
+
+CREATE OR REPLACE FUNCTION pgsig.emit_many(signals jsonb, namespace text DEFAULT 'default') RETURNS SETOF bigint
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_problems text[];
+    v_item     record;
+BEGIN
+    IF jsonb_typeof(signals) IS DISTINCT FROM 'array' THEN
+        PERFORM pgsig_private.refuse(ARRAY['PS110 : signals is a JSON array of objects']);
+    END IF;
+    SELECT array_agg(p ORDER BY s.place) INTO v_problems
+      FROM (SELECT i.place, i.item, jsonb_typeof(i.item) = 'object' AS is_object
+              FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place)) s,
+           LATERAL (
+               SELECT format('PS110 /%s: a signal is an object with a key', s.place - 1) AS p WHERE NOT s.is_object
+               UNION ALL
+               SELECT format('PS111 /%s/%s: unknown field (use key, value, subject, namespace, source, event_id, run_id)',
+                             s.place - 1, left(f, 60))
+                 FROM jsonb_object_keys(CASE WHEN s.is_object THEN s.item ELSE '{}' END) f
+                WHERE f NOT IN ('key', 'value', 'subject', 'namespace', 'source', 'event_id', 'run_id')
+               UNION ALL
+               SELECT pgsig_private.signal_problems(
+                          s.item->>'key', s.item->'value', s.item->>'subject',
+                          coalesce(s.item->>'namespace', emit_many.namespace), s.item->>'source', s.item->>'event_id',
+                          format('/%s', s.place - 1))
+                WHERE s.is_object
+           ) q;
+    IF v_problems IS NOT NULL THEN
+        PERFORM pgsig_private.refuse(v_problems);
+    END IF;
+    IF jsonb_path_exists(signals, '$[*].event_id') THEN
+        -- A repeated event id answers with its first position, so these go one by one.
+        FOR v_item IN SELECT i.item FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place) ORDER BY place LOOP
+            RETURN NEXT pgsig.emit(
+                v_item.item->>'key', coalesce(v_item.item->'value', 'null'), coalesce(v_item.item->>'subject', ''),
+                coalesce(v_item.item->>'namespace', emit_many.namespace), v_item.item->>'source',
+                v_item.item->>'event_id', (v_item.item->>'run_id')::bigint);
+        END LOOP;
+        RETURN;
+    END IF;
+    RETURN QUERY
+        INSERT INTO pgsig.signals AS s (namespace, key, subject, value, source, run_id)
+        SELECT coalesce(i.item->>'namespace', emit_many.namespace), i.item->>'key', coalesce(i.item->>'subject', ''),
+               coalesce(i.item->'value', 'null'), coalesce(i.item->>'source', session_user), (i.item->>'run_id')::bigint
+          FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place)
+         ORDER BY i.place
+        RETURNING s.id;
+END $$;
+COMMENT ON FUNCTION pgsig.emit_many IS
+    'Emit a JSON array of {key, value, subject, namespace, source, event_id}. All or none; every problem is named. Returns the positions in order.';
+
+-- A person's order for one operator. It is a signal like any other: the worker that takes it does what a rule would have done.
+CREATE OR REPLACE FUNCTION pgsig.act(
+    operator  text,
+    action    text,
+    subject   text  DEFAULT '',
+    params    jsonb DEFAULT '{}',
+    reason    text  DEFAULT '',
+    namespace text  DEFAULT 'default'
+) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_id       bigint;
+    v_problems text[] := '{}';
+BEGIN
+    IF upper(act.action) NOT IN ('START', 'STOP', 'RESTART', 'RELOAD') THEN
+        v_problems := v_problems || format('PS202 /action: "%s" is not an action (use START, STOP, RESTART or RELOAD)', left(act.action, 60));
+    END IF;
+    IF jsonb_typeof(act.params) IS DISTINCT FROM 'object' THEN
+        v_problems := v_problems || 'PS203 /params: params is a JSON object'::text;
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM pgsig_private.operator o JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+         WHERE w.namespace = act.namespace AND w.name || '.' || o.name = act.operator AND o.removed_at IS NULL
+    ) THEN
+        v_problems := v_problems || format('PS201 /operator: there is no operator "%s" in namespace "%s" (name it workflow.operator; pgsig ps lists them)',
+            left(act.operator, 130), left(act.namespace, 63));
+    END IF;
+    IF v_problems <> '{}' THEN
+        PERFORM pgsig_private.refuse(v_problems);
+    END IF;
+    INSERT INTO pgsig.signals AS s (kind, namespace, key, subject, value, source)
+    VALUES ('manual', act.namespace, 'manual.' || act.operator, coalesce(act.subject, ''),
+            jsonb_build_object('action', upper(act.action), 'params', act.params, 'reason', act.reason), session_user)
+    RETURNING s.id INTO v_id;
+    RETURN v_id;
+END $$;
+COMMENT ON FUNCTION pgsig.act IS
+    'Order START, STOP, RESTART or RELOAD of workflow.operator by hand. Returns the position of the manual signal.';

@@ -1,0 +1,128 @@
+-- TAKE: which signals are new, exactly once, in the order in which they became visible.
+--
+-- The log is never updated. A lane's cursor holds a snapshot s1, up to which everything was evaluated, and while a large window is being
+-- worked off, its end s2 and the last position done. New is what s2 sees and s1 did not: rows of transactions that began after s1, and of
+-- those that were open then. So a transaction that commits late is simply new later, gaps mean nothing, and an open writer delays nobody.
+--
+-- The order of steps is what makes it right; tests/store/test_take.py shows each wrong order losing or repeating signals:
+--   1. lock the lane; 2. take the snapshot, before this transaction's first write (its own later signals must count as unseen);
+--   3. read with that snapshot as a filter; 4. write the cursor; 5. the caller records what was decided, and commits.
+-- It runs in READ COMMITTED: in REPEATABLE READ the snapshot would be older than the lock.
+
+CREATE OR REPLACE FUNCTION pgsig_private.take(p_limit integer)
+RETURNS TABLE (
+    lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text,
+    emitted_at timestamptz, xid text, depth smallint, run_id bigint, event_id text
+)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+DECLARE
+    v_lane   record;
+    v_cursor pgsig_private.cursor;
+    v_end    pg_snapshot;
+    v_lanes  smallint[]    := '{}';
+    v_seqs   bigint[]      := '{}';
+    v_s1     pg_snapshot[] := '{}';
+    v_s2     pg_snapshot[] := '{}';
+    v_last   bigint[]      := '{}';
+    v_count  integer;
+    v_total  integer := 0;
+BEGIN
+    -- In random order, so that several workers start at different lanes.
+    FOR v_lane IN SELECT l.lane FROM pgsig_private.lane l ORDER BY random() LOOP
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(1885827945, v_lane.lane);
+        v_end := pg_current_snapshot();
+        SELECT * INTO v_cursor FROM pgsig_private.cursor c WHERE c.lane = v_lane.lane ORDER BY c.seq DESC LIMIT 1;
+        CONTINUE WHEN NOT FOUND;
+        v_end := coalesce(v_cursor.s2, v_end);
+        SELECT l.revision INTO revision FROM pgsig_private.lane l WHERE l.lane = v_lane.lane;
+        v_count := 0;
+        lane := v_lane.lane;
+        -- UNION ALL, not OR: each branch is one range of the index (lane, xid, id). "+ 0" keeps the planner from walking
+        -- the index on id from its beginning in the hope of meeting the window soon.
+        FOR id, namespace, key, subject, value, source, emitted_at, xid, depth, run_id, event_id IN
+            SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
+              FROM (
+                SELECT * FROM pgsig.signals a
+                 WHERE a.lane = v_lane.lane AND a.xid >= pg_snapshot_xmax(v_cursor.s1)
+                UNION ALL
+                SELECT * FROM pgsig.signals b
+                 WHERE b.lane = v_lane.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(v_cursor.s1)))
+              ) s
+             WHERE pg_visible_in_snapshot(s.xid, v_end)
+               AND s.id + 0 > coalesce(v_cursor.last_id, 0)
+             ORDER BY s.id + 0
+             LIMIT p_limit - v_total
+        LOOP
+            v_count := v_count + 1;
+            RETURN NEXT;
+        END LOOP;
+        IF v_count > 0 OR v_cursor.s2 IS NOT NULL THEN
+            v_lanes := v_lanes || v_lane.lane;
+            v_seqs  := v_seqs || v_cursor.seq + 1;
+            IF v_count = p_limit - v_total THEN  -- perhaps more in this window: keep it, and where we are
+                v_s1 := v_s1 || v_cursor.s1;  v_s2 := v_s2 || v_end;           v_last := v_last || id;
+            ELSE
+                v_s1 := v_s1 || v_end;        v_s2 := v_s2 || NULL::pg_snapshot; v_last := v_last || NULL::bigint;
+            END IF;
+            v_total := v_total + v_count;
+        END IF;
+        EXIT WHEN v_total >= p_limit;
+    END LOOP;
+    -- The primary key (lane, seq) is the second guard after the lock: two takes of one window cannot both commit.
+    INSERT INTO pgsig_private.cursor (lane, seq, s1, s2, last_id)
+    SELECT * FROM unnest(v_lanes, v_seqs, v_s1, v_s2, v_last);
+END $$;
+
+-- Housekeeping, from any worker: partitions for the days to come, and old cursor rows. Returns the partitions that may be dropped.
+CREATE OR REPLACE FUNCTION pgsig_private.maintain() RETURNS SETOF text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_days   integer := (SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'partition_days');
+    v_keep   integer := (SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'retention_days');
+    v_from   timestamptz;
+    v_name   text;
+    v_oldest xid8;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(1885827945, 1001) THEN
+        RETURN;
+    END IF;
+    -- Partitions begin at multiples of partition_days since the epoch, in UTC: this one and the next two.
+    FOR i IN 0..2 LOOP
+        v_from := to_timestamp(floor(extract(epoch FROM clock_timestamp()) / 86400 / v_days) * 86400 * v_days) + i * v_days * interval '24 hours';
+        v_name := 'signals_' || to_char(v_from AT TIME ZONE 'UTC', 'YYYYMMDD');
+        IF to_regclass('pgsig_private.' || v_name) IS NULL THEN
+            -- LIKE and ATTACH: CREATE … PARTITION OF would lock out every emitter for a moment.
+            EXECUTE format('CREATE TABLE pgsig_private.%I (LIKE pgsig.signals INCLUDING ALL)', v_name);
+            EXECUTE format('ALTER TABLE pgsig.signals ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)',
+                v_name, v_from, v_from + v_days * interval '24 hours');
+        END IF;
+    END LOOP;
+
+    DELETE FROM pgsig_private.cursor c
+     USING (SELECT k.lane, max(k.seq) AS seq FROM pgsig_private.cursor k GROUP BY k.lane) newest
+     WHERE c.lane = newest.lane AND c.seq < newest.seq - 100;
+
+    SELECT min(pg_snapshot_xmin(s1)::text::bigint)::text::xid8 INTO v_oldest FROM pgsig_private.cursor;
+    FOR v_name IN
+        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+         WHERE i.inhparent = 'pgsig.signals'::regclass
+           AND to_timestamp(substring(c.relname FROM '\d{8}$') || '+00', 'YYYYMMDDTZH')
+               < clock_timestamp() - (v_keep + v_days) * interval '24 hours'
+         ORDER BY c.relname
+    LOOP
+        IF pgsig_private.all_before(v_name, v_oldest) THEN
+            RETURN NEXT v_name;
+        END IF;
+    END LOOP;
+END $$;
+
+-- True when every signal of a partition was written by a transaction older than p_xid: all lanes have passed it.
+CREATE OR REPLACE FUNCTION pgsig_private.all_before(p_partition text, p_xid xid8) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_found boolean;
+BEGIN
+    EXECUTE format('SELECT EXISTS (SELECT FROM pgsig_private.lane l WHERE EXISTS (
+        SELECT FROM pgsig_private.%I s WHERE s.lane = l.lane AND s.xid >= $1))', p_partition) INTO v_found USING p_xid;
+    RETURN NOT v_found;
+END $$;

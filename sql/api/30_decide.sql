@@ -1,0 +1,123 @@
+-- DECIDE and RECORD: the database's half of a worker's transaction. What a rule means is decided in Python, without I/O (pgsig/decide); here are
+-- the facts that a decision needs, and the one call that writes everything that it led to.
+
+-- The instances that are about to be acted on, locked in one order by whoever acts, with what is alive of each.
+CREATE OR REPLACE FUNCTION pgsig_private.lock_instances(p_operators bigint[], p_subjects text[])
+RETURNS TABLE (operator_id bigint, subject text, desired text, generation bigint, runs jsonb)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO pgsig_private.instance AS i (operator_id, subject)
+    SELECT a.o, a.s FROM unnest(p_operators, p_subjects) a(o, s)
+     WHERE NOT EXISTS (SELECT FROM pgsig_private.instance k WHERE k.operator_id = a.o AND k.subject = a.s)
+     ORDER BY a.o, a.s
+    ON CONFLICT DO NOTHING;
+    -- Locked first and read in a statement of its own: the runs must be as they are once the lock is held.
+    PERFORM FROM pgsig_private.instance i JOIN unnest(p_operators, p_subjects) a(o, s) ON i.operator_id = a.o AND i.subject = a.s
+      ORDER BY i.operator_id, i.subject FOR UPDATE OF i;
+    RETURN QUERY
+        SELECT i.operator_id, i.subject, i.desired, i.generation, coalesce((
+                   SELECT jsonb_agg(jsonb_build_array(r.id, r.state, r.desired = 'stop', r.generation) ORDER BY r.id)
+                     FROM pgsig_private.run r
+                    WHERE r.operator_id = i.operator_id AND r.subject = i.subject
+                      AND r.state IN ('queued', 'starting', 'running', 'retrying')), '[]')
+          FROM pgsig_private.instance i JOIN unnest(p_operators, p_subjects) a(o, s) ON i.operator_id = a.o AND i.subject = a.s;
+END $$;
+
+-- A state of a run becomes a signal in the transaction that makes it so.
+CREATE OR REPLACE FUNCTION pgsig_private.emit_states(p_runs bigint[], p_state text) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO pgsig.signals (kind, namespace, key, subject, value, source, run_id, depth)
+    SELECT 'state', w.namespace, 'run.' || w.name || '.' || o.name || '.' || p_state, r.subject,
+           coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
+               'run', r.id, 'attempt', r.attempt, 'generation', r.generation, 'exit_code', r.exit_code, 'reason', r.reason))),
+           'pgsig', r.id, r.depth
+      FROM pgsig_private.run r
+      JOIN pgsig_private.operator o ON o.id = r.operator_id
+      JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+     WHERE r.id = ANY (p_runs)
+     ORDER BY r.id
+$$;
+
+-- Write what a batch of signals led to. One JSON document in, one statement a table: a few microseconds a row.
+-- actions, runs, stops, reloads, instances, outcomes and states are arrays of objects; each may be missing.
+CREATE OR REPLACE FUNCTION pgsig_private.record(p jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_gone bigint[];
+BEGIN
+    IF p ? 'actions' THEN
+        INSERT INTO pgsig_private.action
+            (id, operator_id, rule_id, subject, action, result, version, cause_id, nth, depth, evidence, explanation, run_id)
+        SELECT id, operator_id, rule_id, subject, action, result, version, cause_id, nth, depth,
+               ARRAY(SELECT jsonb_array_elements_text(evidence)::bigint), explanation, run_id
+          FROM jsonb_to_recordset(p->'actions') AS a(
+               id bigint, operator_id bigint, rule_id bigint, subject text, action text, result text, version integer,
+               cause_id bigint, nth smallint, depth smallint, evidence jsonb, explanation jsonb, run_id bigint);
+    END IF;
+    IF p ? 'runs' THEN
+        INSERT INTO pgsig_private.run
+            (id, operator_id, subject, generation, version, action_id, depth, pool, priority, slots, handover_of, params, evidence, claimable_at)
+        SELECT id, operator_id, subject, generation, version, action_id, depth, pool, priority, slots, handover_of, params,
+               ARRAY(SELECT jsonb_array_elements_text(evidence)::bigint), CASE WHEN claimable THEN clock_timestamp() END
+          FROM jsonb_to_recordset(p->'runs') AS r(
+               id bigint, operator_id bigint, subject text, generation bigint, version integer, action_id bigint, depth smallint,
+               pool text, priority smallint, slots smallint, handover_of bigint, params jsonb, evidence jsonb, claimable boolean);
+    END IF;
+    IF p ? 'stops' THEN
+        -- After the new runs: one of this very batch may be among them. What has not begun, or waits for its next attempt, ends here and
+        -- now; the rest is for its runner to stop.
+        WITH ordered AS (
+            SELECT r.id FROM pgsig_private.run r
+             WHERE r.id IN (SELECT jsonb_array_elements_text(p->'stops')::bigint) ORDER BY r.id FOR UPDATE
+        ), gone AS (
+            UPDATE pgsig_private.run r SET state = 'stopped', desired = 'stop', ended_at = clock_timestamp(), claimable_at = NULL
+              FROM ordered WHERE r.id = ordered.id AND r.state IN ('queued', 'retrying') RETURNING r.id
+        ), asked AS (
+            UPDATE pgsig_private.run r SET desired = 'stop'
+              FROM ordered WHERE r.id = ordered.id AND r.state IN ('starting', 'running')
+        )
+        SELECT array_agg(id) INTO v_gone FROM gone;
+    END IF;
+    IF p ? 'merges' THEN
+        UPDATE pgsig_private.run r SET evidence = r.evidence || m.evidence
+          FROM (SELECT run_id, array_agg(e::bigint) AS evidence
+                  FROM jsonb_to_recordset(p->'merges') AS x(run_id bigint, evidence jsonb), jsonb_array_elements_text(x.evidence) e
+                 GROUP BY run_id) m
+         WHERE r.id = m.run_id AND r.state = 'queued';
+    END IF;
+    IF p ? 'reloads' THEN
+        INSERT INTO pgsig_private.reload (run_id, action_id, evidence)
+        SELECT run_id, action_id, ARRAY(SELECT jsonb_array_elements_text(evidence)::bigint)
+          FROM jsonb_to_recordset(p->'reloads') AS r(run_id bigint, action_id bigint, evidence jsonb);
+    END IF;
+    IF p ? 'instances' THEN
+        UPDATE pgsig_private.instance i
+           SET desired = n.desired, generation = n.generation, changed_at = clock_timestamp(), run_id = coalesce(n.run_id, i.run_id),
+               observed = CASE WHEN n.run_id IS NOT NULL AND i.observed NOT IN ('starting', 'running', 'retrying') THEN 'queued' ELSE i.observed END
+          FROM jsonb_to_recordset(p->'instances') AS n(operator_id bigint, subject text, desired text, generation bigint, run_id bigint)
+         WHERE i.operator_id = n.operator_id AND i.subject = n.subject;
+    END IF;
+    IF p ? 'outcomes' THEN
+        INSERT INTO pgsig_private.outcome (signal_id, rule_id, subject, outcome, action_id, detail)
+        SELECT signal_id, rule_id, subject, outcome, action_id, detail
+          FROM jsonb_to_recordset(p->'outcomes') AS o(
+               signal_id bigint, rule_id bigint, subject text, outcome text, action_id bigint, detail text);
+    END IF;
+    IF p ? 'states' THEN
+        DELETE FROM pgsig_private.rule_state s
+         USING jsonb_to_recordset(p->'states') AS n(rule_id bigint, subject text, body jsonb)
+         WHERE s.rule_id = n.rule_id AND s.subject = n.subject AND n.body IS NULL;
+        INSERT INTO pgsig_private.rule_state (rule_id, subject, body)
+        SELECT rule_id, subject, body FROM jsonb_to_recordset(p->'states') AS n(rule_id bigint, subject text, body jsonb)
+         WHERE body IS NOT NULL
+        ON CONFLICT (rule_id, subject) DO UPDATE SET body = excluded.body;
+    END IF;
+    IF v_gone IS NOT NULL THEN
+        PERFORM pgsig_private.settle(r.operator_id, r.subject) FROM (
+            SELECT DISTINCT operator_id, subject FROM pgsig_private.run WHERE id = ANY (v_gone)) r;
+        PERFORM pgsig_private.emit_states(v_gone, 'stopped');
+    END IF;
+    IF p ?| ARRAY['runs', 'stops', 'reloads'] THEN
+        PERFORM pg_notify('pgsig_runs', '');
+    END IF;
+END $$;

@@ -1,0 +1,121 @@
+-- What a runner says to the database. The functions behind it are in sql/api/40_jobs.sql.
+-- JSON that came from outside leaves the database as text: a value that Postgres keeps and Python cannot read must
+-- spoil one run, not the whole answer.
+
+-- name: join
+-- A process begins: it gets an id, and a lease.
+SELECT pgsig_private.join_processes(%(role)s, %(name)s, %(host)s, %(pid)s, %(version)s, %(pools)s::text[], %(capacity)s,
+                                    make_interval(secs => %(lease)s))
+
+-- name: renew
+-- Still there. False: it was declared dead.
+SELECT pgsig_private.renew(%(process)s, make_interval(secs => %(lease)s), %(detail)s::jsonb)
+
+-- name: leave
+-- A process ends, or is known to have ended. What it still holds is found by the next reap.
+UPDATE pgsig_private.process SET ended_at = clock_timestamp() WHERE id = %(process)s AND ended_at IS NULL
+
+-- name: neighbours
+-- The runners that say they live on this machine since this boot: whoever shares it can see whether that is so.
+SELECT id, pid, detail::text FROM pgsig_private.process
+ WHERE role = 'runner' AND ended_at IS NULL AND id <> %(process)s AND detail->>'machine' = %(machine)s
+
+-- name: claim
+-- Runs for the free places of a runner, each with a new epoch.
+SELECT id, epoch, attempt, generation, namespace, workflow, operator, subject, kind, spec::text, params::text, cause::text,
+       action, depth, handover_of, checkpoint::text, pg_current_snapshot()::text AS since
+  FROM pgsig_private.claim(%(runner)s, %(pools)s::text[], %(capacity)s)
+
+-- name: held
+-- What the database believes that a runner holds.
+SELECT r.id AS run_id, r.epoch, r.attempt, v.kind, v.spec::text, r.desired
+  FROM pgsig_private.run r
+  JOIN pgsig_private.operator_version v ON v.operator_id = r.operator_id AND v.version = r.version
+ WHERE r.runner_id = %(runner)s AND r.state IN ('starting', 'running')
+
+-- name: orders
+-- What to stop, and what to reload with which signals.
+SELECT run_id, epoch, stop, reload_id, cause::text FROM pgsig_private.orders(%(runner)s)
+
+-- name: report
+-- What became of a run. 'stale': the grant is over, nothing was changed.
+SELECT pgsig_private.report(%(run)s, %(epoch)s, %(state)s, make_interval(secs => %(delay)s), %(exit_code)s::integer,
+                            %(reason)s, NULL, %(charged)s)
+
+-- name: ready
+-- The run serves.
+SELECT pgsig_private.ready(%(run)s, %(epoch)s)
+
+-- name: report_reload
+-- A reload was delivered, acknowledged or has failed.
+SELECT pgsig_private.report_reload(%(reload)s, %(epoch)s, %(state)s, %(reason)s)
+
+-- name: reap
+-- The runs of runners that are dead. quiet: seconds after the server's start in which nobody is declared dead.
+SELECT run_id, epoch, attempt, kind, spec::text, desired FROM pgsig_private.reap(make_interval(secs => %(quiet)s))
+
+-- name: hold
+-- Make sure that a grant is valid until this transaction ends: a report, which would end it, waits.
+SELECT FROM pgsig_private.run WHERE id = %(run)s AND epoch = %(epoch)s AND state IN ('starting', 'running') FOR SHARE
+
+-- name: emit
+-- Signals of a job, already stamped with its run.
+SELECT pgsig.emit_many(%(signals)s::jsonb, %(namespace)s)
+
+-- name: note_progress
+UPDATE pgsig_private.run SET progress = %(value)s::jsonb
+ WHERE id = %(run)s AND epoch = %(epoch)s AND state IN ('starting', 'running')
+
+-- name: note_result
+UPDATE pgsig_private.run SET result = %(value)s::jsonb
+ WHERE id = %(run)s AND epoch = %(epoch)s AND state IN ('starting', 'running')
+
+-- name: note_checkpoint
+UPDATE pgsig_private.run SET checkpoint = %(value)s::jsonb
+ WHERE id = %(run)s AND epoch = %(epoch)s AND state IN ('starting', 'running')
+
+-- name: signals_after
+-- The signals of a namespace that became visible after a snapshot, in the order of the log. Like pgsig_private.take, without its lock:
+-- s1 is what was read before; s2, where a page was not the last of its window, is the window's end. One statement, so that
+-- pg_current_snapshot() is the very snapshot that it reads with.
+WITH span AS MATERIALIZED (
+    SELECT %(s1)s::pg_snapshot AS s1, coalesce(%(s2)s::pg_snapshot, pg_current_snapshot()) AS s2,
+           (hashtextextended(%(namespace)s, 0) & 3)::smallint AS lane
+), found AS (
+    SELECT s.* FROM span, LATERAL (
+        SELECT * FROM pgsig.signals a WHERE a.lane = span.lane AND a.xid >= pg_snapshot_xmax(span.s1)
+        UNION ALL
+        SELECT * FROM pgsig.signals b WHERE b.lane = span.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(span.s1)))
+    ) s
+     WHERE s.namespace = %(namespace)s AND pg_visible_in_snapshot(s.xid, span.s2) AND s.id + 0 > %(last)s AND s.key ~ %(pattern)s
+     ORDER BY s.id + 0 LIMIT %(most)s
+)
+SELECT span.s2::text, f.id, f.key, f.subject, f.value::text, f.source, f.emitted_at, f.run_id
+  FROM span LEFT JOIN found f ON true ORDER BY f.id
+
+-- name: log_size
+-- What is kept of a run's output: bytes.
+SELECT coalesce(sum(octet_length(text)), 0)::bigint FROM pgsig_private.log WHERE run_id = %(run)s AND seq > 0
+
+-- name: log_add
+-- Append to a run's output, as long as the grant is valid.
+INSERT INTO pgsig_private.log (run_id, seq, attempt, text)
+SELECT r.id, coalesce((SELECT max(l.seq) FROM pgsig_private.log l WHERE l.run_id = r.id), 0) + 1, r.attempt, %(text)s
+  FROM pgsig_private.run r WHERE r.id = %(run)s AND r.epoch = %(epoch)s
+
+-- name: log_trim
+-- Drop the oldest output beyond a limit in bytes. Row 0 says how much is gone in all.
+WITH old AS (
+    SELECT t.seq FROM (
+        SELECT l.seq, sum(octet_length(l.text)) OVER (ORDER BY l.seq DESC) AS size
+          FROM pgsig_private.log l WHERE l.run_id = %(run)s AND l.seq > 0
+    ) t WHERE t.size > %(limit)s
+), gone AS (
+    DELETE FROM pgsig_private.log l USING old WHERE l.run_id = %(run)s AND l.seq = old.seq RETURNING octet_length(l.text) AS size
+)
+INSERT INTO pgsig_private.log AS k (run_id, seq, attempt, text)
+SELECT %(run)s, 0, 1, format(E'[pgsig: %%s bytes of earlier output were dropped]\n', sum(gone.size))
+  FROM gone HAVING count(*) > 0
+ON CONFLICT (run_id, seq) DO UPDATE SET text = format(
+    E'[pgsig: %%s bytes of earlier output were dropped]\n',
+    substring(k.text FROM '\d+')::bigint + substring(excluded.text FROM '\d+')::bigint)

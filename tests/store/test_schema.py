@@ -1,0 +1,96 @@
+"""The database as it is described: the picture is current, Postgres understands every named query, the API can be re-applied."""
+
+from __future__ import annotations
+
+import re
+
+import psycopg
+import pytest
+
+from pgsig.errors import SchemaMismatch
+from pgsig.paths import room
+from pgsig.store import migrate as migrating
+from pgsig.store.database import Connection, connect, queries
+from pgsig.store.migrate import check, migrate
+from pgsig.store.schema import picture
+
+
+def test_the_picture_is_current(connection: Connection) -> None:
+    written = (room("sql") / "schema.sql").read_text(encoding="utf-8")
+    assert picture(connection) == written, "run: make schema"
+
+
+@pytest.mark.parametrize("name", sorted(queries()))
+def test_every_named_query_is_one(connection: Connection, name: str) -> None:
+    numbers: dict[str, str] = {}
+    text = re.sub(r"%\((\w+)\)s", lambda found: numbers.setdefault(found[1], f"${len(numbers) + 1}"), queries()[name])
+    connection.execute(f"PREPARE it AS {text.replace('%%', '%')}".encode())
+
+
+def test_every_public_name_is_explained(connection: Connection) -> None:
+    without = connection.execute(
+        """
+        SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'pgsig'::regnamespace AND c.relkind IN ('v', 'p')
+           AND obj_description(c.oid, 'pg_class') IS NULL
+        UNION ALL
+        SELECT p.proname FROM pg_proc p WHERE p.pronamespace = 'pgsig'::regnamespace AND obj_description(p.oid, 'pg_proc') IS NULL
+        """
+    ).fetchall()
+    assert without == []
+
+
+def test_every_function_pins_its_search_path(connection: Connection) -> None:
+    loose = connection.execute(
+        """
+        SELECT p.oid::regprocedure::text FROM pg_proc p
+         WHERE p.pronamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace)
+           AND NOT coalesce(p.proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)
+        """
+    ).fetchall()
+    assert loose == []
+
+
+def test_public_may_do_nothing(connection: Connection) -> None:
+    open_to_all = connection.execute(
+        """
+        SELECT p.oid::regprocedure::text FROM pg_proc p, aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a
+         WHERE p.pronamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace) AND a.grantee = 0
+        UNION ALL
+        SELECT c.oid::regclass::text FROM pg_class c, aclexplode(c.relacl) a
+         WHERE c.relnamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace) AND a.grantee = 0
+        """
+    ).fetchall()
+    assert open_to_all == []
+
+
+def test_a_changed_api_is_applied_again_and_an_unchanged_one_is_not(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert migrate(database).api is False
+    files = migrating.api_files()
+    changed = {
+        **files,
+        "99_more.sql": "CREATE OR REPLACE FUNCTION pgsig_private.more() RETURNS int LANGUAGE sql AS 'SELECT 7'",
+    }
+    monkeypatch.setattr(migrating, "api_files", lambda: changed)
+    assert migrate(database).api is True
+    with connect(database, name="test") as connection:
+        assert connection.execute("SELECT pgsig_private.more()").fetchone() == (7,)
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = {**migrating.api_files(), "99_broken.sql": "CREATE TABLE pgsig_private.half (); SELECT 1/0"}
+    monkeypatch.setattr(migrating, "api_files", lambda: broken)
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        migrate(database)
+    with connect(database, name="test") as connection:
+        assert connection.execute("SELECT to_regclass('pgsig_private.half')").fetchone() == (None,)
+
+
+def test_an_unknown_revision_is_refused_with_the_way_out(database: str) -> None:
+    with connect(database, name="test") as connection:
+        connection.execute("UPDATE pgsig_private.schema_version SET version_num = '9999'")
+        with pytest.raises(SchemaMismatch, match=r"PS022 .*9999.*pgsig migrate"):
+            check(connection)
+    with pytest.raises(SchemaMismatch, match=r"PS021 .*9999"):
+        migrate(database)

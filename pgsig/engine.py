@@ -86,7 +86,15 @@ class Engine:
             document["states"] = [
                 {"rule_id": rule, "subject": subject, "body": body} for (rule, subject), body in decision.states.items()
             ]
+        if decision.timers:
+            document["timers"] = [
+                {"rule_id": rule, "subject": subject, "due": due} for (rule, subject), due in decision.timers.items()
+            ]
         signals.record(self.connection, document)
+
+    def fire_timers(self) -> float | None:
+        """Let what fell due become signals. Returns the seconds until the next timer, None when none is set."""
+        return signals.fire_timers(self.connection)
 
     def definitions(self, revisions: dict[int, int]) -> Catalog:
         """The definitions in force. An apply takes the lane's lock too, so what is read here cannot change before the commit."""

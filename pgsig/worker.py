@@ -101,7 +101,7 @@ class Worker:
             self.busy = 0
             # Armed a moment ago: whoever committed before that did not ring, so look once more before resting.
             if not self.bell.arm() and not self.stopping:
-                self.rest()
+                self.rest(session.engine.fire_timers())
         return step
 
     def take(self, engine: Engine) -> Step:
@@ -130,9 +130,12 @@ class Worker:
             if self.tries[position] >= TRIES:
                 self.poison[position] = f"{type(error).__name__}: {error}"
 
-    def rest(self) -> None:
-        """Sleep until somebody rings, or the poll interval is over; jittered, so that many workers do not look at once."""
+    def rest(self, due: float | None = None) -> None:
+        """Sleep until somebody rings, the next timer is due, or the poll interval is over; jittered, so that many workers do not
+        look at once. due: seconds until the next timer."""
         wanted = self.settings.poll_seconds * random.uniform(0.75, 1.0)  # noqa: S311 - jitter, no secret
+        if due is not None:
+            wanted = min(wanted, due)
         if self.careful or self.unsaid:
             wanted = min(wanted, ANNOUNCE_EVERY)
         self.bell.wait(wanted)

@@ -350,6 +350,14 @@ TABLE pgsig_private.tick (
     CONSTRAINT tick_pkey PRIMARY KEY (trigger_id, due_at)
 )
 
+TABLE pgsig_private.timer (
+    rule_id bigint NOT NULL
+    subject text NOT NULL
+    due_at  timestamp with time zone NOT NULL
+    CONSTRAINT timer_pkey PRIMARY KEY (rule_id, subject)
+) WITH (fillfactor=60, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=500)
+CREATE INDEX timer_due ON pgsig_private.timer USING btree (due_at)
+
 TABLE pgsig_private.trigger (
     id          bigint NOT NULL GENERATED ALWAYS AS IDENTITY
     operator_id bigint NOT NULL
@@ -399,7 +407,9 @@ FUNCTION pgsig_private.check_move() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb)
 FUNCTION pgsig_private.emit_states(bigint[],text) RETURNS void
 FUNCTION pgsig_private.fire(bigint,timestamp with time zone) RETURNS bigint
+FUNCTION pgsig_private.fire_timers() RETURNS double precision
 FUNCTION pgsig_private.first_position(text,text,text) RETURNS bigint
+FUNCTION pgsig_private.forget_rules(bigint[]) RETURNS void
 FUNCTION pgsig_private.join_processes(text,text,text,integer,text,text[],integer,interval) RETURNS bigint
 FUNCTION pgsig_private.lock_instances(bigint[],text[]) RETURNS TABLE(operator_id bigint, subject text, desired text, generation bigint, runs jsonb)
 FUNCTION pgsig_private.maintain() RETURNS SETOF text

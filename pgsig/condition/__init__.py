@@ -4,7 +4,39 @@
 Nothing in this folder reads a clock, a file or a database.
 """
 
-from pgsig.condition.parse import digest, dump, parse
-from pgsig.condition.tree import MISSING, Group, Leaf, Node, Not, Tick, is_level, leaves
+from pgsig.condition.dump import digest, dump
+from pgsig.condition.parse import parse
+from pgsig.condition.tree import (
+    MISSING,
+    Absent,
+    Debounce,
+    Group,
+    Leaf,
+    Node,
+    Not,
+    Tick,
+    Window,
+    is_level,
+    leaves,
+    parts,
+    walk,
+)
 
-__all__ = ["MISSING", "Group", "Leaf", "Node", "Not", "Tick", "digest", "dump", "is_level", "leaves", "parse"]
+__all__ = [
+    "MISSING",
+    "Absent",
+    "Debounce",
+    "Group",
+    "Leaf",
+    "Node",
+    "Not",
+    "Tick",
+    "Window",
+    "digest",
+    "dump",
+    "is_level",
+    "leaves",
+    "parse",
+    "parts",
+    "walk",
+]

@@ -1,28 +1,57 @@
-"""Canonical JSON to a condition tree and back. Parsing finds every mistake at once and names its place as a JSON pointer."""
+"""Canonical JSON to a condition tree. Finds every mistake at once and names its place as a JSON pointer."""
 
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from pgsig.condition import duration, pattern
-from pgsig.condition.tree import MISSING, Group, GroupKind, Leaf, Node, Not, Tick, is_level
+from pgsig.condition import calendar, duration, pattern
+from pgsig.condition.dump import digest
+from pgsig.condition.tree import (
+    MISSING,
+    Absent,
+    Debounce,
+    Group,
+    GroupKind,
+    Leaf,
+    Mode,
+    Node,
+    Not,
+    Tick,
+    Window,
+    is_level,
+    leaves,
+)
 from pgsig.errors import Problem
 from pgsig.model import Json
 
-FORMS = ("signal", "all", "any", "seq", "at_least", "not", "cron", "every", "at")
+FORMS = ("signal", "all", "any", "seq", "at_least", "not", "absent", "cron", "every", "at")
+TIMED = frozenset({"debounce", "max_wait", "window", "tz", "lateness"})
 BESIDE: dict[str, frozenset[str]] = {
     "signal": frozenset(
-        {"eq", "where", "source", "subject", "latest", "changed", "sticky", "count", "within", "label"}
-    ),
-    "all": frozenset({"within", "label"}),
-    "any": frozenset({"within", "label"}),
-    "seq": frozenset({"within", "label"}),
-    "at_least": frozenset({"of", "within", "label"}),
+        {
+            "eq",
+            "where",
+            "source",
+            "subject",
+            "latest",
+            "changed",
+            "sticky",
+            "count",
+            "distinct",
+            "sum",
+            "within",
+            "label",
+        }
+    )
+    | TIMED,
+    "all": frozenset({"within", "label"}) | TIMED,
+    "any": frozenset({"within", "label"}) | TIMED,
+    "seq": frozenset({"within", "label"}) | TIMED,
+    "at_least": frozenset({"of", "within", "label"}) | TIMED,
     "not": frozenset({"label"}),
+    "absent": frozenset({"for", "after", "label"}),
     "cron": frozenset({"tz", "jitter", "label"}),
     "every": frozenset({"tz", "anchor", "jitter", "label"}),
     "at": frozenset({"tz", "label"}),
@@ -92,53 +121,118 @@ def _node(tree: Json, where: str, context: Context, depth: int) -> Node | None:
     label = tree.get("label")
     if label is not None and (not isinstance(label, str) or not 0 < len(label) <= 100):
         context.wrong(f"{where}/label", "a label is a text of 1 to 100 characters", code="PS503")
+    node: Node | None
     if form == "signal":
-        return _leaf(tree, where, context)
-    if form in ("cron", "every", "at"):
+        node = _signal(tree, where, context)
+    elif form == "absent":
+        return _absent(tree, where, context)
+    elif form in ("cron", "every", "at"):
         return _tick(form, tree, where, context)
-    if form == "not":
-        part = _node(tree["not"], f"{where}/not", context, depth + 1)
-        if part is not None and not is_level(part):
-            context.wrong(f"{where}/not", "only a level can be negated: a signal that has not come may still come",
-                          "add sticky: true, or use absent", "PS504")  # fmt: skip
-        return Not(part, label) if part is not None else None
-    return _group(form, tree, where, context, depth)  # type: ignore[arg-type]
+    elif form == "not":
+        return _not(tree, where, context, depth)
+    else:
+        node = _group(form, tree, where, context, depth)  # type: ignore[arg-type]
+    return _timed(node, tree, where, context) if node is not None else None
 
 
-def _leaf(tree: dict[str, Any], where: str, context: Context) -> Leaf | None:
+def _signal(tree: dict[str, Any], where: str, context: Context) -> Node:
     index = context.number()
-    if (why := pattern.problem(tree["signal"])) is not None:
-        context.wrong(f"{where}/signal", why, code="PS505")
-    for name in ("where", "source", "subject"):
+    key = _pattern(tree["signal"], f"{where}/signal", context)
+    for name in ("where", "source", "subject", "distinct"):
         if name in tree and not isinstance(tree[name], str):
             context.wrong(f"{where}/{name}", f"{name} is a text, not {_name(tree[name])}", code="PS503")
-    modes = [mode for mode in ("latest", "changed", "sticky") if tree.get(mode)]
-    for mode in ("latest", "changed", "sticky"):
+    mode = _mode(tree, where, context)
+    count, total = _count(tree, where, context), _total(tree, where, context)
+    several = count > 1 or total is not None
+    if several and mode != "edge":
+        one = "count" if count > 1 else "sum"
+        context.wrong(
+            f"{where}/{one}", f"{one} does not go with {mode}: there is one match at a time", "keep one", "PS506"
+        )
+    if count > 1 and total is not None:
+        context.wrong(
+            f"{where}/sum", "count and sum exclude each other", "keep one, or join two conditions by all", "PS506"
+        )
+    if "distinct" in tree and count == 1:
+        context.wrong(f"{where}/distinct", "distinct says what count counts", "add count: 2 or more", "PS506")
+    leaf = Leaf(
+        index, key, tree.get("eq", MISSING), tree.get("where"), tree.get("source"), tree.get("subject"), mode, count,
+        tree.get("label"), tree.get("distinct"), total,
+    )  # fmt: skip
+    if "within" not in tree:
+        return leaf
+    if not several:
+        context.wrong(
+            f"{where}/within", "within needs several parts", "add count, or put it on all, any or seq", "PS506"
+        )
+    return Group("all", (leaf,), within=_length(tree["within"], f"{where}/within", context))
+
+
+def _mode(tree: dict[str, Any], where: str, context: Context) -> Mode:
+    said: list[Mode] = []
+    modes: tuple[Mode, ...] = ("latest", "changed", "sticky")
+    for mode in modes:
         if mode in tree and not isinstance(tree[mode], bool):
             context.wrong(f"{where}/{mode}", f"{mode} is true or false", code="PS503")
-    if len(modes) > 1:
-        context.wrong(where, f"{' and '.join(modes)} exclude each other", "keep one", "PS506")
+        elif tree.get(mode):
+            said.append(mode)
+    if len(said) > 1:
+        context.wrong(where, f"{' and '.join(said)} exclude each other", "keep one", "PS506")
+    return said[0] if said else "edge"
+
+
+def _count(tree: dict[str, Any], where: str, context: Context) -> int:
     count = tree.get("count", 1)
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= 10_000:
         context.wrong(f"{where}/count", "count is a whole number from 1 to 10000", code="PS503")
-        count = 1
-    if count > 1 and modes:
+        return 1
+    return count
+
+
+def _total(tree: dict[str, Any], where: str, context: Context) -> tuple[str, float] | None:
+    if "sum" not in tree:
+        return None
+    given = tree["sum"]
+    reaches = given.get("reaches") if isinstance(given, dict) else None
+    if (
+        not isinstance(given, dict) or set(given) != {"of", "reaches"} or not isinstance(given["of"], str)
+        or isinstance(reaches, bool) or not isinstance(reaches, int | float) or reaches <= 0
+    ):  # fmt: skip
         context.wrong(
-            f"{where}/count",
-            f"count does not go with {modes[0]}: there is only one match at a time",
-            "keep one",
-            "PS506",
+            f"{where}/sum",
+            "sum says what is added up and the number it has to reach",
+            'for instance {of: "$.rows", reaches: 100}',
+            "PS503",
         )
-    leaf = Leaf(index, str(tree["signal"]), tree.get("eq", MISSING), tree.get("where"), tree.get("source"), tree.get("subject"),
-                modes[0] if modes else "edge", count, tree.get("label"))  # type: ignore[arg-type]  # fmt: skip
-    if "within" in tree:
-        length = _length(tree["within"], f"{where}/within", context)
-        if count == 1:
-            context.wrong(
-                f"{where}/within", "within needs several parts", "add count, or put it on all, any or seq", "PS506"
-            )
-        return Group("all", (leaf,), within=length)  # type: ignore[return-value]
-    return leaf
+        return None
+    return given["of"], float(reaches)
+
+
+def _absent(tree: dict[str, Any], where: str, context: Context) -> Absent:
+    watch = Leaf(context.number(), _pattern(tree["absent"], f"{where}/absent", context), mode="watch")
+    after = (
+        Leaf(context.number(), _pattern(tree["after"], f"{where}/after", context), mode="arm")
+        if "after" in tree
+        else None
+    )
+    if "for" not in tree:
+        context.wrong(where, "absent says for how long nothing came", "add for: 5m", "PS507")
+    length = _length(tree["for"], f"{where}/for", context) if "for" in tree else None
+    return Absent(watch, after, length or 1.0, tree.get("label"))
+
+
+def _not(tree: dict[str, Any], where: str, context: Context, depth: int) -> Not | None:
+    part = _node(tree["not"], f"{where}/not", context, depth + 1)
+    if part is None:
+        return None
+    if not is_level(part):
+        context.wrong(
+            f"{where}/not",
+            "only a level can be negated: a signal that has not come may still come",
+            "add sticky: true, or use absent",
+            "PS504",
+        )
+    return Not(part, tree.get("label"))
 
 
 def _group(kind: GroupKind, tree: dict[str, Any], where: str, context: Context, depth: int) -> Group | None:
@@ -150,26 +244,60 @@ def _group(kind: GroupKind, tree: dict[str, Any], where: str, context: Context, 
     if len(given) > MOST_PARTS:
         context.wrong(f"{where}/{name}", f"{name} has at most {MOST_PARTS} parts", "split the rule", "PS508")
         return None
-    parts = [_node(part, f"{where}/{name}/{i}", context, depth + 1) for i, part in enumerate(given)]
+    read = [_node(part, f"{where}/{name}/{i}", context, depth + 1) for i, part in enumerate(given)]
+    found = tuple(part for part in read if part is not None)
     need = tree["at_least"] if kind == "at_least" else 0
     if kind == "at_least" and (isinstance(need, bool) or not isinstance(need, int) or not 1 <= need <= len(given)):
         context.wrong(
             f"{where}/at_least", f"at_least is a whole number from 1 to {len(given)}, the number of parts", code="PS503"
         )
-    if kind == "seq" and any(part is not None and is_level(part) for part in parts):
+    if kind == "seq" and any(is_level(part) for part in found):
         context.wrong(
             f"{where}/seq",
             "a level has no place in a sequence: it does not happen",
             "put it beside the sequence in all",
             "PS506",
         )
-    if kind in ("any", "at_least") and len({is_level(part) for part in parts if part is not None}) > 1:
-        context.wrong(f"{where}/{name}", f"{name} mixes levels and signals: while the level holds, nothing would be waited for",
-                      "join the level by all", "PS506")  # fmt: skip
+    if kind in ("any", "at_least") and len({is_level(part) for part in found}) > 1:
+        context.wrong(
+            f"{where}/{name}",
+            f"{name} mixes levels and signals: while the level holds, nothing would be waited for",
+            "join the level by all",
+            "PS506",
+        )
     within = _length(tree["within"], f"{where}/within", context) if "within" in tree else None
-    if context.problems or any(part is None for part in parts):
-        return None
-    return Group(kind, tuple(part for part in parts if part is not None), need, within, tree.get("label"))
+    return Group(kind, found, need, within, tree.get("label")) if len(found) == len(given) else None
+
+
+def _timed(node: Node, tree: dict[str, Any], where: str, context: Context) -> Node:
+    """Wrap a node into the window and the debounce that were said beside it."""
+    for key, needed in (("max_wait", "debounce"), ("tz", "window"), ("lateness", "window")):
+        if key in tree and needed not in tree:
+            context.wrong(f"{where}/{key}", f"{key} goes with {needed}", f"add {needed}, or leave {key} out", "PS502")
+    for key in ("window", "debounce"):
+        if key in tree and any(
+            isinstance(leaf, Leaf) and leaf.mode in ("sticky", "watch", "arm") for leaf in leaves(node)
+        ):
+            context.wrong(
+                f"{where}/{key}",
+                f"{key} is for signals that happen, not for levels or absence",
+                "put the level beside it in all",
+                "PS506",
+            )
+    if "window" in tree:
+        length = _length(tree["window"], f"{where}/window", context) or 86400.0
+        late = _length(tree["lateness"], f"{where}/lateness", context) if "lateness" in tree else 0.0
+        zone = tree.get("tz", "UTC")
+        for part, why in calendar.problems(length, zone):
+            context.wrong(f"{where}/{part}", why, code="PS511" if part == "tz" else "PS503")
+        node = Window(node, length, str(zone), late or 0.0)
+    if "debounce" in tree:
+        quiet = _length(tree["debounce"], f"{where}/debounce", context) or 1.0
+        most = _length(tree["max_wait"], f"{where}/max_wait", context) if "max_wait" in tree else None
+        if most is not None and most < quiet:
+            context.wrong(f"{where}/max_wait", "max_wait is not shorter than debounce", "give it more time", "PS503")
+        node = Debounce(node, quiet, most)
+    return node
 
 
 def _tick(form: str, tree: dict[str, Any], where: str, context: Context) -> Tick:
@@ -193,6 +321,12 @@ def trigger_problems(spec: dict[str, Any], where: str) -> list[Problem]:
     return schedule.problems(spec, where)
 
 
+def _pattern(key: Json, where: str, context: Context) -> str:
+    if (why := pattern.problem(key)) is not None:
+        context.wrong(where, why, code="PS505")
+    return str(key)
+
+
 def _length(value: Json, where: str, context: Context) -> float | None:
     try:
         return duration.seconds(value)
@@ -201,54 +335,19 @@ def _length(value: Json, where: str, context: Context) -> float | None:
         return None
 
 
-def dump(node: Node) -> Json:
-    """The canonical JSON of a tree: what was not said is left out, durations are in their shortest form."""
-    tree: dict[str, Any]
-    if isinstance(node, Leaf):
-        tree = {"signal": node.pattern}
-        if node.eq is not MISSING:
-            tree["eq"] = node.eq
-        for name in ("where", "source", "subject"):
-            if getattr(node, name) is not None:
-                tree[name] = getattr(node, name)
-        if node.mode != "edge":
-            tree[node.mode] = True
-        if node.count > 1:
-            tree["count"] = node.count
-    elif isinstance(node, Tick):
-        tree = dict(node.spec)
-    elif isinstance(node, Not):
-        tree = {"not": dump(node.part)}
-    elif len(node.parts) == 1 and isinstance(node.parts[0], Leaf) and node.within is not None and node.kind == "all":
-        return {**dump(node.parts[0]), "within": duration.text(node.within)}
-    else:
-        parts = [dump(part) for part in node.parts]
-        tree = {"at_least": node.need, "of": parts} if node.kind == "at_least" else {node.kind: parts}
-        if node.within is not None:
-            tree["within"] = duration.text(node.within)
-    if node.label is not None:
-        tree["label"] = node.label
-    return tree
-
-
-def digest(tree: Json) -> str:
-    """A name for a JSON value that does not depend on the order of its keys."""
-    return hashlib.sha256(
-        json.dumps(tree, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-    ).hexdigest()
+NAMES = {
+    type(None): "nothing",
+    bool: "true or false",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+    int: "a number",
+    float: "a number",
+}
 
 
 def _name(value: Json) -> str:
-    names = {
-        type(None): "nothing",
-        bool: "true or false",
-        str: "a text",
-        list: "a list",
-        dict: "an object",
-        int: "a number",
-        float: "a number",
-    }
-    return names.get(type(value), type(value).__name__)
+    return NAMES.get(type(value), type(value).__name__)
 
 
 def _escape(key: object) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pgsig.model import Json
 
-Mode = Literal["edge", "latest", "changed", "sticky"]
+Mode = Literal["edge", "latest", "changed", "sticky", "watch", "arm"]
 GroupKind = Literal["all", "any", "seq", "at_least"]
 
 
@@ -29,8 +29,10 @@ MISSING: Any = _Missing()
 class Leaf:
     """Signals of one pattern that satisfy every filter.
 
-    mode: edge (each match counts, oldest first), latest (only the newest match, older ones are superseded), changed (an edge when the
-    value differs from the last one), sticky (a level: the last match's truth, never consumed). count: matches that it takes.
+    mode: edge (each match counts, oldest first), latest (only the newest match, older ones are superseded), changed (an edge when
+    the value differs from the last one), sticky (a level: the last match's truth, never consumed); watch and arm are the two ends
+    of an `Absent`. count: matches that it takes, with different values at `distinct` where that is given. total: (path, number that
+    the sum of the values there has to reach).
     """
 
     index: int
@@ -42,10 +44,13 @@ class Leaf:
     mode: Mode = "edge"
     count: int = 1
     label: str | None = None
+    distinct: str | None = None
+    total: tuple[str, float] | None = None
 
     @property
-    def level(self) -> bool:
-        return self.mode == "sticky"
+    def path(self) -> str | None:
+        """The SQL/JSON path of what it counts or adds up, if any."""
+        return self.total[0] if self.total else self.distinct
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +65,28 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
+class Absent:
+    """Armed by a match of `after`, true when `length` seconds pass without a match of `watch`. Without `after` the first match of
+    `watch` arms it, and it is true again after each further `length` of silence."""
+
+    watch: Leaf
+    after: Leaf | None
+    length: float
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
-    """all: every part. any: the part that was true first. seq: every part, each after the one before. at_least: `need` of the parts."""
+    """all: every part. any: the part that was true first. seq: every part, each after the one before. at_least: `need` of them.
+
+    within: seconds in which all its signals have to lie.
+    """
 
     kind: GroupKind
     parts: tuple[Node, ...]
     need: int = 0
     within: float | None = None
     label: str | None = None
-
-    @property
-    def level(self) -> bool:
-        return all(part.level for part in self.parts if not isinstance(part, Tick)) and not any(
-            isinstance(p, Tick) for p in self.parts
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,25 +96,57 @@ class Not:
     part: Node
     label: str | None = None
 
-    @property
-    def level(self) -> bool:
-        return True
+
+@dataclass(frozen=True, slots=True)
+class Debounce:
+    """True once its part is and nothing came for `quiet` seconds, or `most` seconds after the first; takes all that came."""
+
+    part: Node
+    quiet: float
+    most: float | None = None
 
 
-Node = Leaf | Tick | Group | Not
+@dataclass(frozen=True, slots=True)
+class Window:
+    """True when its part is by signals of one calendar window. length: seconds that divide a day, a day, or a week. lateness:
+    seconds after its end in which a window still takes signals; what is left of it then expires."""
+
+    part: Node
+    length: float
+    zone: str = "UTC"
+    lateness: float = 0.0
+
+
+Node = Leaf | Tick | Absent | Group | Not | Debounce | Window
+
+
+def parts(node: Node) -> tuple[Node, ...]:
+    """The nodes directly below."""
+    if isinstance(node, Group):
+        return node.parts
+    if isinstance(node, Not | Debounce | Window):
+        return (node.part,)
+    if isinstance(node, Absent):
+        return (node.watch, node.after) if node.after else (node.watch,)
+    return ()
+
+
+def walk(node: Node) -> Iterator[Node]:
+    """A node and everything below it, in reading order."""
+    yield node
+    for part in parts(node):
+        yield from walk(part)
 
 
 def leaves(node: Node) -> Iterator[Leaf | Tick]:
     """The leaves of a tree, in reading order."""
-    if isinstance(node, Leaf | Tick):
-        yield node
-    elif isinstance(node, Not):
-        yield from leaves(node.part)
-    else:
-        for part in node.parts:
-            yield from leaves(part)
+    return (found for found in walk(node) if isinstance(found, Leaf | Tick))
 
 
 def is_level(node: Node) -> bool:
     """Whether a node is made of levels alone: it is true for a while, instead of happening."""
-    return False if isinstance(node, Tick) else node.level
+    if isinstance(node, Leaf):
+        return node.mode == "sticky"
+    if isinstance(node, Group):
+        return all(is_level(part) for part in node.parts)
+    return isinstance(node, Not)

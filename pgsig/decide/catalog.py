@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pgsig.condition import Group, Leaf, Node, Not, Tick, leaves, parse
+from pgsig.condition import Absent, Debounce, Group, Leaf, Node, Tick, Window, leaves, parse, walk
 from pgsig.condition.pattern import PatternIndex
 from pgsig.model import Operator, Rule
 
@@ -14,7 +14,8 @@ from pgsig.model import Operator, Rule
 class CompiledRule:
     """A rule with its tree. simple: one edge that fires at each match, so that it keeps no state.
 
-    windows: (leaf numbers, seconds) of each `within`. levels: numbers of its sticky leaves.
+    spans: (leaf numbers, seconds) of each `within`. windows: (leaf numbers, window) of each calendar window. absents: its absences.
+    timed: whether time alone can change what it says.
     """
 
     rule: Rule
@@ -22,8 +23,10 @@ class CompiledRule:
     root: Node
     leaves: tuple[Leaf | Tick, ...]
     simple: bool
-    windows: tuple[tuple[frozenset[int], float], ...]
-    levels: frozenset[int]
+    spans: tuple[tuple[frozenset[int], float], ...]
+    windows: tuple[tuple[frozenset[int], Window], ...]
+    absents: tuple[Absent, ...]
+    timed: bool
     since_xmax: int
     since_open: frozenset[int]
 
@@ -34,7 +37,10 @@ class CompiledRule:
 
 @dataclass(slots=True)
 class Catalog:
-    """Who is interested in which key, by namespace. revisions: of each lane, as they were when this was loaded."""
+    """Who is interested in which key, by namespace. timed: (namespace, key) of the timer signals of operators whose rules know time.
+
+    revisions: of each lane, as they were when this was loaded.
+    """
 
     operators: dict[int, Operator] = field(default_factory=dict)
     rules: dict[int, CompiledRule] = field(default_factory=dict)
@@ -42,6 +48,7 @@ class Catalog:
     manual: dict[tuple[str, str], Operator] = field(default_factory=dict)
     revisions: dict[int, int] = field(default_factory=dict)
     depth_limit: int = 100
+    timed: set[tuple[str, str]] = field(default_factory=set)
 
 
 def build(operators: Iterable[Operator], revisions: dict[int, int] | None = None, depth_limit: int = 100) -> Catalog:
@@ -54,6 +61,8 @@ def build(operators: Iterable[Operator], revisions: dict[int, int] | None = None
         for rule in operator.rules:
             compiled = compile_rule(rule, operator)
             catalog.rules[rule.id] = compiled
+            if compiled.timed:
+                catalog.timed.add((operator.namespace, f"timer.{operator.path}"))
             for leaf in compiled.leaves:
                 interest.add(leaf.pattern, (compiled, leaf))
     return catalog
@@ -63,25 +72,26 @@ def compile_rule(rule: Rule, operator: Operator) -> CompiledRule:
     root, problems = parse(rule.condition, operator=operator.path)
     if root is None:
         raise ValueError(f"rule {rule.name} of {operator.path}: " + "; ".join(map(str, problems)))
-    found = tuple(leaves(root))
+    nodes = tuple(walk(root))
     xmax, running = _snapshot(rule.since)
+    spans = tuple((_numbers(n), n.within) for n in nodes if isinstance(n, Group) and n.within is not None)
+    windows = tuple((_numbers(n), n) for n in nodes if isinstance(n, Window))
+    absents = tuple(n for n in nodes if isinstance(n, Absent))
+    debounced = any(isinstance(n, Debounce) for n in nodes)
     return CompiledRule(
-        rule, operator, root, found,
-        simple=isinstance(root, Tick) or (isinstance(root, Leaf) and root.mode == "edge" and root.count == 1),
-        windows=tuple(_windows(root)),
-        levels=frozenset(leaf.index for leaf in found if isinstance(leaf, Leaf) and leaf.level),
-        since_xmax=xmax, since_open=running,
+        rule, operator, root, tuple(leaves(root)), simple=_is_simple(root), spans=spans, windows=windows, absents=absents,
+        timed=bool(spans or windows or absents or debounced), since_xmax=xmax, since_open=running,
     )  # fmt: skip
 
 
-def _windows(node: Node) -> Iterable[tuple[frozenset[int], float]]:
-    if isinstance(node, Group):
-        if node.within is not None:
-            yield frozenset(leaf.index for leaf in leaves(node)), node.within
-        for part in node.parts:
-            yield from _windows(part)
-    elif isinstance(node, Not):
-        yield from _windows(node.part)
+def _is_simple(root: Node) -> bool:
+    if isinstance(root, Leaf):
+        return root.mode == "edge" and root.count == 1 and root.total is None
+    return isinstance(root, Tick)
+
+
+def _numbers(node: Node) -> frozenset[int]:
+    return frozenset(leaf.index for leaf in leaves(node))
 
 
 def _snapshot(text: str | None) -> tuple[int, frozenset[int]]:

@@ -11,11 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pgsig.condition import Leaf, Tick
-from pgsig.decide.advance import Firing, RuleState, advance
+from pgsig.decide.advance import Firing, Hit, advance
 from pgsig.decide.catalog import Catalog, CompiledRule
 from pgsig.decide.explain import explain
-from pgsig.decide.match import Answers, Match, satisfied
+from pgsig.decide.find import View
+from pgsig.decide.match import Answers, Match, found_at, satisfied
+from pgsig.decide.pass_time import next_due
 from pgsig.decide.plan import Order
+from pgsig.decide.state import RuleState
 from pgsig.model import Action, Json, Operator, Outcome, Signal
 
 StateKey = tuple[int, str]  # rule id, instance
@@ -35,11 +38,13 @@ class Fate:
 
 @dataclass(slots=True)
 class Decision:
-    """orders, in the order in which they are carried out; fates; the states that changed, None for those with nothing left to remember."""
+    """orders, in the order in which they are carried out; fates; the states that changed, None for those with nothing left to
+    remember; timers: when each changed instance of a rule that knows time wants to be looked at, None for not at all."""
 
     orders: list[Order] = field(default_factory=list)
     fates: list[Fate] = field(default_factory=list)
     states: dict[StateKey, Json | None] = field(default_factory=dict)
+    timers: dict[StateKey, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +64,9 @@ def needs(matches: Iterable[Match], answers: Answers) -> Needs:
     for found in matches:
         if (rule := found.rule) is None:
             continue
-        subject = instance_of(rule, found.signal, answers)
-        if subject == "" and rule.rule.by != "none":
+        timer = not found.hits
+        subject = found.signal.subject if timer else instance_of(rule, found.signal, answers)
+        if subject == "" and rule.rule.by != "none" and not timer:
             if not rule.simple:
                 whole.add(rule.rule.id)
             if rule.rule.action is not Action.START:
@@ -118,7 +124,14 @@ class _Decider:
                 end += 1
             self.contest(matches[start:end])
             start = end
-        self.decision.states = {key: self.states[key].to_json() for key in self.dirty}
+        for key in self.dirty:
+            state = self.states[key]
+            rule = self.catalog.rules[key[0]]
+            if rule.timed:
+                due = self.decision.timers[key] = next_due(rule, state, state.clock)
+                if due is None and not rule.windows:
+                    state.clock = 0.0
+            self.decision.states[key] = state.to_json()
         return self.decision
 
     def contest(self, matches: Sequence[Match]) -> None:
@@ -133,7 +146,7 @@ class _Decider:
             if found.rule is None:
                 continue
             try:
-                hits = [(leaf, satisfied(leaf, found.signal, self.answers)) for leaf in found.hits]
+                hits = [self.hit(leaf, found.signal) for leaf in found.hits]
             except (ValueError, RecursionError) as error:
                 fates.append(
                     (
@@ -146,10 +159,14 @@ class _Decider:
                     )
                 )
                 continue
-            if not any(ok or (isinstance(leaf, Leaf) and leaf.mode != "edge") for leaf, ok in hits):
+            if not hits:
+                targets, home = [found.signal.subject], found.signal.subject
+            elif not any(ok or (isinstance(leaf, Leaf) and leaf.mode != "edge") for leaf, ok, _ in hits):
                 continue
-            home = instance_of(found.rule, found.signal, self.answers)
-            for subject in self.instances(found.rule, home):
+            else:
+                home = instance_of(found.rule, found.signal, self.answers)
+                targets = self.instances(found.rule, home)
+            for subject in targets:
                 firings, ends = self.meet(found.rule, subject, found.signal, hits, visiting=subject != home)
                 fired += [(found.rule, subject, firing) for firing in firings]
                 fates += [(found.rule.rule.id, subject, *end) for end in ends]
@@ -163,7 +180,7 @@ class _Decider:
             self.decision.fates.append(fate)
 
     def meet(
-        self, rule: CompiledRule, subject: str, signal: Signal, hits: list[tuple[Leaf | Tick, bool]], visiting: bool
+        self, rule: CompiledRule, subject: str, signal: Signal, hits: list[Hit], visiting: bool
     ) -> tuple[list[Firing], list[tuple[int, Outcome, int | None, str | None]]]:
         if rule.simple:
             return _fire_simple(rule, signal)
@@ -172,9 +189,14 @@ class _Decider:
         if state is None:
             state = self.states[key] = RuleState()
             self.by_rule.setdefault(rule.rule.id, set()).add(subject)
-        result = advance(rule, state, self.states.get((rule.rule.id, "")), signal, hits, visiting)
+        shared = self.states.get((rule.rule.id, ""))
+        result = advance(rule, state, shared, signal, hits, visiting=visiting, timer=not hits)
         self.dirty.add(key)
         return result.firings, result.outcomes
+
+    def hit(self, leaf: Leaf | Tick, signal: Signal) -> Hit:
+        there, x = found_at(leaf, signal, self.answers)
+        return leaf, there and satisfied(leaf, signal, self.answers), x
 
     def instances(self, rule: CompiledRule, subject: str) -> list[str]:
         """A signal with a subject belongs to its instance; one without reaches every live instance, or the one without subject."""
@@ -225,7 +247,7 @@ class _Decider:
 def _fire_simple(
     rule: CompiledRule, signal: Signal
 ) -> tuple[list[Firing], list[tuple[int, Outcome, int | None, str | None]]]:
-    explanation = {**explain(rule.root, {}, {}), "met": True, "have": 1, "evidence": [signal.id]}
+    explanation = {**explain(rule.root, View({}, {})), "met": True, "have": 1, "evidence": [signal.id]}
     return [Firing(0, (signal.id,), signal.depth + 1, explanation)], [(signal.id, Outcome.CONSUMED, 0, None)]
 
 

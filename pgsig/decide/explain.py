@@ -3,70 +3,96 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
-from pgsig.condition import MISSING, Leaf, Node, Not, Tick
+from pgsig.condition import MISSING, Absent, Debounce, Group, Leaf, Node, Not, Tick, Window, parts
 from pgsig.condition.duration import text as length
+from pgsig.decide.find import View, find
+from pgsig.decide.state import Entry
 from pgsig.model import Json
 
-if TYPE_CHECKING:
-    from pgsig.decide.advance import Entry
 
-Pending = Mapping[int, Sequence["Entry"]]
-Levels = Mapping[int, "Entry"]
-
-
-def explain(node: Node, pending: Pending, levels: Levels, used: Iterable[Entry] | None = None) -> Json:
+def explain(node: Node, view: View, used: Iterable[Entry] | None = None) -> Json:
     """Each node as {text, met, have, need, evidence, label, children}. used: at a firing, the signals that it consumes."""
-    ids = None if used is None else {entry.id for entry in used}
-    return _node(node, pending, levels, ids)
+    if used is not None:
+        ids = {entry.id for entry in used}
+        kept = {leaf: [entry for entry in entries if entry.id in ids] for leaf, entries in view.pending.items()}
+        view = replace(view, pending=kept)
+    return _node(node, view)
 
 
-def _node(node: Node, pending: Pending, levels: Levels, used: set[int] | None) -> dict[str, Any]:
+def _node(node: Node, view: View) -> dict[str, Any]:
     if isinstance(node, Leaf | Tick):
-        return _leaf(node, pending, levels, used)
-    parts = [node.part] if isinstance(node, Not) else node.parts
-    children = [_node(part, pending, levels, used) for part in parts]
-    have = sum(child["met"] for child in children)
-    if isinstance(node, Not):
-        text, met, have, need = "not", have == 0, int(have == 0), 1
+        tree = _leaf(node, view)
+    elif isinstance(node, Absent):
+        tree = {**_leaf(node.watch, view), "text": _absence(node)}
     else:
-        need = {"any": 1, "at_least": node.need}.get(node.kind, len(children))
-        text = {"all": "all of", "any": "any of", "seq": "in this order", "at_least": f"at least {need} of"}[node.kind]
-        if node.within is not None:
-            text += f" within {length(node.within)}"
-        met = have >= need
-    return _labelled(node, {"text": text, "met": met, "have": have, "need": need, "children": children})
-
-
-def _leaf(leaf: Leaf | Tick, pending: Pending, levels: Levels, used: set[int] | None) -> dict[str, Any]:
-    if isinstance(leaf, Leaf) and leaf.mode == "sticky":
-        level = levels.get(leaf.index)
-        met = level is not None and level.ok
-        return _labelled(
-            leaf,
-            {"text": describe(leaf), "met": met, "have": int(met), "need": 1, "evidence": [level.id] if level else []},
-        )
-    held = [entry for entry in pending.get(leaf.index, ()) if used is None or entry.id in used]
-    need = leaf.count if isinstance(leaf, Leaf) else 1
-    have = sum(entry.ok for entry in held)
-    return _labelled(
-        leaf,
-        {
-            "text": describe(leaf),
-            "met": have >= need,
-            "have": have,
+        children = [_node(part, view) for part in parts(node)]
+        have = sum(child["met"] for child in children)
+        met = find(node, view) is not None
+        text, need = _words(node, len(children))
+        tree = {
+            "text": text,
+            "met": met,
+            "have": int(met) if isinstance(node, Not) else have,
             "need": need,
-            "evidence": [entry.id for entry in held],
-        },
-    )
+            "children": children,
+        }
+    label = None if isinstance(node, Debounce | Window) else node.label
+    return tree if label is None else {**tree, "label": label}
 
 
-def _labelled(node: Node, document: dict[str, Any]) -> dict[str, Any]:
-    if node.label is not None:
-        document["label"] = node.label
-    return document
+def _words(node: Node, parts_of_it: int) -> tuple[str, int]:
+    if isinstance(node, Not):
+        return "not", 1
+    if isinstance(node, Debounce):
+        most = f", {length(node.most)} at most" if node.most is not None else ""
+        return f"quiet for {length(node.quiet)}{most}", 1
+    if isinstance(node, Window):
+        late = f", {length(node.lateness)} late at most" if node.lateness else ""
+        return f"in one window of {length(node.length)} {node.zone}{late}", 1
+    if not isinstance(node, Group):
+        raise TypeError(node)
+    need = {"any": 1, "at_least": node.need}.get(node.kind, parts_of_it)
+    text = {"all": "all of", "any": "any of", "seq": "in this order", "at_least": f"at least {need} of"}[node.kind]
+    return (text if node.within is None else f"{text} within {length(node.within)}"), need
+
+
+def _leaf(leaf: Leaf | Tick, view: View) -> dict[str, Any]:
+    if isinstance(leaf, Leaf) and leaf.mode == "sticky":
+        level = view.levels.get(leaf.index)
+        met = level is not None and level.ok
+        return {
+            "text": describe(leaf),
+            "met": met,
+            "have": int(met),
+            "need": 1,
+            "evidence": [level.id] if level else [],
+        }
+    held = view.pending.get(leaf.index, ())
+    have, need = float(sum(entry.ok for entry in held)), float(leaf.count if isinstance(leaf, Leaf) else 1)
+    if isinstance(leaf, Leaf) and leaf.total is not None:
+        have, need = sum(entry.x for entry in held), leaf.total[1]
+    elif isinstance(leaf, Leaf) and leaf.distinct is not None:
+        have = len({repr(entry.x) for entry in held})
+    return {
+        "text": describe(leaf),
+        "met": have >= need,
+        "have": _number(have),
+        "need": _number(need),
+        "evidence": [entry.id for entry in held],
+    }
+
+
+def _number(x: float) -> float | int:
+    return int(x) if float(x).is_integer() else x
+
+
+def _absence(node: Absent) -> str:
+    after = f" after {node.after.pattern}" if node.after else ""
+    return f"no {node.watch.pattern} for {length(node.length)}{after}"
 
 
 def describe(leaf: Leaf | Tick) -> str:
@@ -84,10 +110,14 @@ def describe(leaf: Leaf | Tick) -> str:
         words.append(f"from {leaf.source}")
     if leaf.subject is not None:
         words.append(f"about {leaf.subject}")
-    if leaf.mode != "edge":
+    if leaf.mode in ("latest", "changed", "sticky"):
         words.append(f"({leaf.mode})")
     if leaf.count > 1:
         words.append(f"× {leaf.count}")
+    if leaf.distinct is not None:
+        words.append(f"with different {leaf.distinct}")
+    if leaf.total is not None:
+        words.append(f"until {leaf.total[0]} adds up to {_number(leaf.total[1])}")
     return " ".join(words)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 
 from pgsig.condition import MISSING, Leaf, Tick
 from pgsig.decide.catalog import Catalog, CompiledRule
@@ -16,7 +17,10 @@ Answers = Mapping[tuple[int, str], object]
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """One signal and one rule: the leaves whose key, source and subject it meets. `order` is set for a manual signal instead."""
+    """One signal and one rule: the leaves whose key, source and subject it meets; none for a timer of the rule.
+
+    For an order by hand `operator` is set and `rule` is not.
+    """
 
     signal: Signal
     rule: CompiledRule | None
@@ -33,6 +37,8 @@ def match(catalog: Catalog, signals: Iterable[Signal]) -> list[Match]:
             continue
         if (ordered := catalog.manual.get((signal.namespace, signal.key))) is not None:
             found.append(Match(signal, None, (), ordered))
+        if (signal.namespace, signal.key) in catalog.timed and (timed := _timed(catalog, signal)) is not None:
+            found.append(Match(signal, timed))
         entries = index[signal.key]
         if not entries:
             continue
@@ -55,7 +61,9 @@ def questions(matches: Iterable[Match]) -> list[tuple[Signal, str, bool]]:
     """What only Postgres can answer: (signal, path, whether the path is a predicate), each once."""
     asked: dict[tuple[int, str], tuple[Signal, str, bool]] = {}
     for found in matches:
-        paths = [(leaf.where, True) for leaf in found.hits if isinstance(leaf, Leaf) and leaf.where is not None]
+        listed = [leaf for leaf in found.hits if isinstance(leaf, Leaf)]
+        paths = [(leaf.where, True) for leaf in listed if leaf.where is not None]
+        paths += [(leaf.path, False) for leaf in listed if leaf.path is not None]
         if found.rule is not None and found.rule.rule.by.startswith("$"):
             paths.append((found.rule.rule.by, False))
         for path, predicate in paths:
@@ -73,6 +81,20 @@ def satisfied(leaf: Leaf | Tick, signal: Signal, answers: Answers) -> bool:
     if leaf.where is not None and answers.get((signal.id, leaf.where)) is not True:
         return False
     return leaf.eq is MISSING or equal(signal.value, leaf.eq)
+
+
+def found_at(leaf: Leaf | Tick, signal: Signal, answers: Answers) -> tuple[bool, Json]:
+    """What a leaf counts or adds up of a signal, and whether there is such a thing: a sum takes numbers only."""
+    if isinstance(leaf, Tick) or leaf.path is None:
+        return True, None
+    text = answers.get((signal.id, leaf.path))
+    if leaf.total is None or text is None:
+        return text is not None, text
+    try:
+        number = float(str(text))
+    except ValueError:
+        return False, None
+    return isfinite(number), number
 
 
 def equal(text: str, wanted: Json) -> bool:
@@ -96,6 +118,14 @@ def _cheap(leaf: Leaf | Tick, signal: Signal) -> bool:
     return (leaf.source is None or leaf.source == signal.source) and (
         leaf.subject is None or leaf.subject == signal.subject
     )
+
+
+def _timed(catalog: Catalog, signal: Signal) -> CompiledRule | None:
+    """The rule that a timer signal is for, if it is still in force."""
+    try:
+        return catalog.rules.get(int(json.loads(signal.value)["rule"]))
+    except (ValueError, KeyError, TypeError):
+        return None  # pgsig writes no such value
 
 
 def _declared(rule: CompiledRule) -> tuple[int, int]:

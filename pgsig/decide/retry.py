@@ -83,9 +83,7 @@ def after(
     if outcome.how is How.ASKED:
         return Next(State.STOPPED, reason=outcome.detail)
     if outcome.how is How.HANDED_OVER:
-        return Next(
-            State.RETRYING, reason=outcome.detail or "handed over: its runner was shut down", charged=False
-        )
+        return Next(State.RETRYING, reason=outcome.detail or "handed over: its runner was shut down", charged=False)
     if kind == Kind.STREAMING:
         return _streaming(spec, outcome, ran_for, failures_in_a_row, rng)
     return _batch(spec, outcome, attempt, rng)
@@ -116,15 +114,11 @@ def _batch(spec: Mapping[str, Any], outcome: Outcome, attempt: int, rng: random.
         return Next(State.LOST if outcome.how is How.LOST else State.FAILED, reason=reason)
     if outcome.how is How.LOST:  # nothing is wrong with the job: no reason to wait
         return Next(State.RETRYING, reason=reason)
-    most = min(
-        LONGEST_RETRY, seconds(spec.get("retry_delay", "1s")) * 2.0 ** min(attempt - 1, MOST_DOUBLINGS)
-    )
+    most = min(LONGEST_RETRY, seconds(spec.get("retry_delay", "1s")) * 2.0 ** min(attempt - 1, MOST_DOUBLINGS))
     return Next(State.RETRYING, delay=rng.uniform(0, most), reason=reason)
 
 
-def _streaming(
-    spec: Mapping[str, Any], outcome: Outcome, ran_for: float, failures: int, rng: random.Random
-) -> Next:
+def _streaming(spec: Mapping[str, Any], outcome: Outcome, ran_for: float, failures: int, rng: random.Random) -> Next:
     policy = spec.get("restart", "always")
     reason = describe(outcome, spec)
     if outcome.how is How.LOST:

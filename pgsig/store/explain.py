@@ -7,8 +7,10 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from pgsig.condition import parse
-from pgsig.decide.advance import RuleState
+from pgsig.decide.advance import levels_of
 from pgsig.decide.explain import explain, render
+from pgsig.decide.find import View
+from pgsig.decide.state import RuleState
 from pgsig.errors import NotFound
 from pgsig.store.database import Connection, query
 
@@ -65,7 +67,7 @@ def why(connection: Connection, operator: str, subject: str = "", namespace: str
             raise ValueError(f"rule {rule_id} cannot be read: {problems[0]}")
         own = entry["states"].get(subject) or RuleState()
         shared = entry["states"].get("") or RuleState()
-        tree = explain(root, own.pending, {**shared.levels, **own.levels})
+        tree = explain(root, View(own.pending, levels_of(own, shared), own.clock))
         done = last.get(rule_id)
         document["rules"].append(
             {"rule": entry["name"], "action": entry["action"], "waiting": tree, "last": _plain(done)}

@@ -87,6 +87,12 @@ def record(connection: Connection, document: dict[str, Any]) -> None:
         connection.execute(query("record"), {"document": json.dumps(document, ensure_ascii=False)})
 
 
+def fire_timers(connection: Connection) -> float | None:
+    """Turn timers that fell due into signals. Returns the seconds until the next one, None when none is set."""
+    row = connection.execute(query("fire_timers")).fetchone()
+    return None if row is None or row[0] is None else float(row[0])
+
+
 def depth_limit(connection: Connection) -> int:
     row = connection.execute(query("depth_limit")).fetchone()
     return int(row[0]) if row else 100

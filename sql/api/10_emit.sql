@@ -62,7 +62,8 @@ CREATE OR REPLACE TRIGGER ring AFTER INSERT ON pgsig.signals
 CREATE OR REPLACE FUNCTION pgsig_private.signal_problems(
     key text, value jsonb, subject text, namespace text, source text, event_id text, place text DEFAULT ''
 ) RETURNS SETOF text LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT format('%s %s/%s: %s (%s)', p.code, place, p.field, p.message, p.fix)
+    -- One line each: what is quoted of the caller's text must not begin another.
+    SELECT regexp_replace(format('%s %s/%s: %s (%s)', p.code, place, p.field, p.message, p.fix), '[[:cntrl:]]', ' ', 'g')
       FROM (VALUES
         ('PS101', 'key', 'a key is needed', 'for instance model.trained', key IS NULL OR key = ''),
         ('PS101', 'key', format('a key that is emitted has no wildcard: "%s"', left(key, 60)),
@@ -91,7 +92,8 @@ $$;
 CREATE OR REPLACE FUNCTION pgsig_private.refuse(problems text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RAISE EXCEPTION '%', array_to_string(problems, E'\n')
+    RAISE EXCEPTION '%', (SELECT string_agg(regexp_replace(p, '[[:cntrl:]]', ' ', 'g'), E'\n' ORDER BY n)
+                            FROM unnest(problems) WITH ORDINALITY u(p, n))
         USING ERRCODE = left(problems[1], 5), HINT = 'nothing was stored';
 END $$;
 

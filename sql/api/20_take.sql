@@ -27,6 +27,10 @@ DECLARE
     v_count  integer;
     v_total  integer := 0;
 BEGIN
+    IF pg_current_xact_id_if_assigned() IS NOT NULL OR current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'take is the first thing in a READ COMMITTED transaction, or it would lose or repeat signals'
+            USING ERRCODE = 'invalid_transaction_state';
+    END IF;
     -- In random order, so that several workers start at different lanes.
     FOR v_lane IN SELECT l.lane FROM pgsig_private.lane l ORDER BY random() LOOP
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(1885827945, v_lane.lane);

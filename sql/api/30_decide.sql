@@ -39,7 +39,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Write what a batch of signals led to. One JSON document in, one statement a table: a few microseconds a row.
--- actions, runs, stops, reloads, instances, outcomes and states are arrays of objects; each may be missing.
+-- actions, runs, stops, merges, reloads, instances, outcomes, states and timers are arrays; each may be missing.
 CREATE OR REPLACE FUNCTION pgsig_private.record(p jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -112,6 +112,15 @@ BEGIN
          WHERE body IS NOT NULL
         ON CONFLICT (rule_id, subject) DO UPDATE SET body = excluded.body;
     END IF;
+    IF p ? 'timers' THEN
+        DELETE FROM pgsig_private.timer t
+         USING jsonb_to_recordset(p->'timers') AS n(rule_id bigint, subject text, due double precision)
+         WHERE t.rule_id = n.rule_id AND t.subject = n.subject AND n.due IS NULL;
+        INSERT INTO pgsig_private.timer AS t (rule_id, subject, due_at)
+        SELECT rule_id, subject, to_timestamp(due)
+          FROM jsonb_to_recordset(p->'timers') AS n(rule_id bigint, subject text, due double precision) WHERE due IS NOT NULL
+        ON CONFLICT (rule_id, subject) DO UPDATE SET due_at = excluded.due_at WHERE t.due_at <> excluded.due_at;
+    END IF;
     IF v_gone IS NOT NULL THEN
         PERFORM pgsig_private.settle(r.operator_id, r.subject) FROM (
             SELECT DISTINCT operator_id, subject FROM pgsig_private.run WHERE id = ANY (v_gone)) r;
@@ -120,4 +129,49 @@ BEGIN
     IF p ?| ARRAY['runs', 'stops', 'reloads'] THEN
         PERFORM pg_notify('pgsig_runs', '');
     END IF;
+END $$;
+
+-- Timers that fell due become signals, once: whichever worker is first. Returns the seconds until the next one, NULL for none.
+CREATE OR REPLACE FUNCTION pgsig_private.fire_timers() RETURNS double precision
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_next double precision := (SELECT extract(epoch FROM min(t.due_at) - clock_timestamp()) FROM pgsig_private.timer t);
+BEGIN
+    IF v_next IS NULL OR v_next > 0 THEN
+        RETURN v_next;
+    END IF;
+    WITH due AS (
+        SELECT t.rule_id, t.subject FROM pgsig_private.timer t
+         WHERE t.due_at <= clock_timestamp() ORDER BY t.due_at LIMIT 500 FOR UPDATE SKIP LOCKED
+    ), gone AS (
+        DELETE FROM pgsig_private.timer t USING due WHERE t.rule_id = due.rule_id AND t.subject = due.subject
+        RETURNING t.rule_id, t.subject, t.due_at
+    )
+    INSERT INTO pgsig.signals (kind, namespace, key, subject, value, source)
+    SELECT 'timer', w.namespace, 'timer.' || w.name || '.' || o.name, gone.subject,
+           jsonb_build_object('rule', gone.rule_id, 'name', r.name, 'due', gone.due_at), 'pgsig'
+      FROM gone
+      JOIN pgsig_private.rule r ON r.id = gone.rule_id AND r.removed_in IS NULL
+      JOIN pgsig_private.operator o ON o.id = r.operator_id
+      JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+     ORDER BY gone.due_at;
+    RETURN (SELECT greatest(extract(epoch FROM min(t.due_at) - clock_timestamp()), 0) FROM pgsig_private.timer t);
+END $$;
+
+-- Rules that an apply took away: what they still waited with has expired, and nothing of them is left to fall due.
+CREATE OR REPLACE FUNCTION pgsig_private.forget_rules(p_rules bigint[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO pgsig_private.outcome (signal_id, rule_id, subject, outcome, detail)
+    SELECT DISTINCT held.id::text::bigint, s.rule_id, s.subject, 'expired', 'the rule was changed or removed'
+      FROM pgsig_private.rule_state s,
+           LATERAL (
+               SELECT jsonb_path_query(s.body, '$.pending.*[*][0]') AS id UNION ALL
+               SELECT jsonb_path_query(s.body, '$.levels.*[0]') UNION ALL
+               SELECT jsonb_path_query(s.body, '$.armed.*[0]')
+           ) held
+     WHERE s.rule_id = ANY (p_rules)
+    ON CONFLICT DO NOTHING;
+    DELETE FROM pgsig_private.rule_state s WHERE s.rule_id = ANY (p_rules);
+    DELETE FROM pgsig_private.timer t WHERE t.rule_id = ANY (p_rules);
 END $$;

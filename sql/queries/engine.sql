@@ -37,6 +37,10 @@ SELECT nextval('pgsig_private.action_id'), nextval('pgsig_private.run_id') FROM 
 -- Write everything that a batch led to.
 SELECT pgsig_private.record(%(document)s::jsonb)
 
+-- name: fire_timers
+-- Turn timers that fell due into signals; seconds until the next one, null for none.
+SELECT pgsig_private.fire_timers()
+
 -- name: depth_limit
 SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'depth_limit'
 

@@ -196,7 +196,7 @@ MISTAKES: list[tuple[Any, list[tuple[str, str]]]] = [
     ({"all": []}, [("PS507", "/all")]),
     (
         {"all": [{"not": {"signal": "a"}}, {"signal": "b", "within": "soon"}]},
-        [("PS504", "/all/0/not"), ("PS503", "/all/1/within"), ("PS506", "/all/1/within")],
+        [("PS504", "/all/0/not"), ("PS506", "/all/1/within"), ("PS503", "/all/1/within")],
     ),
     ({"not": {"signal": "a", "sticky": True}}, [("PS509", "")]),
     ({"any": [{"signal": "a"}, FREEZE]}, [("PS506", "/any")]),

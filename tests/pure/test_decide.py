@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pgsig.decide.advance import RuleState
+from pgsig.decide.state import RuleState
 from pgsig.model import Action, Instance, Kind, LiveRun, State
 from tests.pure.workbench import Bench, operator
 

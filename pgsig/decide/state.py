@@ -1,0 +1,75 @@
+"""What one instance of a rule remembers between signals: small, readable JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from pgsig.model import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A signal that a leaf holds. at: seconds since the epoch, database time. ok: false only for a `latest` that does not satisfy.
+
+    x: what was found at the leaf's path, for `distinct` and `sum`.
+    """
+
+    id: int
+    at: float
+    depth: int = 0
+    ok: bool = True
+    x: Json = None
+
+
+Pending = dict[int, list[Entry]]
+Levels = dict[int, Entry]
+
+
+@dataclass(slots=True)
+class RuleState:
+    """pending: signals waited with, by leaf, in their order. levels: the last signal of each level. seen: digest of the last value,
+    for leaves that look for a change. armed: since when an absence counts, and by which signal, by its leaf. clock: the latest
+    database time that the instance has seen; a window that ended before it is closed.
+    """
+
+    pending: Pending = field(default_factory=dict)
+    levels: Levels = field(default_factory=dict)
+    seen: dict[str, str] = field(default_factory=dict)
+    armed: dict[int, Entry] = field(default_factory=dict)
+    clock: float = 0.0
+
+    @classmethod
+    def from_json(cls, body: Json) -> RuleState:
+        return cls(
+            {int(k): [Entry(*entry) for entry in v] for k, v in body.get("pending", {}).items()},
+            {int(k): Entry(*v) for k, v in body.get("levels", {}).items()},
+            dict(body.get("seen", {})),
+            {int(k): Entry(*v) for k, v in body.get("armed", {}).items()},
+            body.get("clock", 0.0),
+        )
+
+    def to_json(self) -> Json | None:
+        """The state as JSON, or None when there is nothing to remember."""
+        body: dict[str, Any] = {}
+        if any(self.pending.values()):
+            body["pending"] = {str(k): [_row(entry) for entry in v] for k, v in self.pending.items() if v}
+        if self.levels:
+            body["levels"] = {str(k): _row(v) for k, v in self.levels.items()}
+        if self.seen:
+            body["seen"] = self.seen
+        if self.armed:
+            body["armed"] = {str(k): _row(v) for k, v in self.armed.items()}
+        if self.clock:
+            body["clock"] = self.clock
+        return {"version": 1, **body} if body else None
+
+    def drop(self, ids: set[int]) -> None:
+        """Forget signals in every leaf that holds them."""
+        for leaf, entries in self.pending.items():
+            self.pending[leaf] = [entry for entry in entries if entry.id not in ids]
+
+
+def _row(entry: Entry) -> list[Any]:
+    row = [entry.id, entry.at, entry.depth, entry.ok]
+    return row if entry.x is None else [*row, entry.x]

@@ -19,9 +19,7 @@ def batch(outcome: Outcome, attempt: int = 1, **spec: Any) -> Next:
 
 
 def streaming(outcome: Outcome, ran_for: float = 1, failures: int = 0, **spec: Any) -> Next:
-    return after(
-        "streaming", spec, outcome=outcome, attempt=1, ran_for=ran_for, failures_in_a_row=failures, rng=RNG
-    )
+    return after("streaming", spec, outcome=outcome, attempt=1, ran_for=ran_for, failures_in_a_row=failures, rng=RNG)
 
 
 @pytest.mark.parametrize("decide", [batch, streaming])

@@ -1,0 +1,47 @@
+"""Calls a Python callable as a job: `python call.py module:function`. Ends with 0, or with 1 and a traceback on stderr.
+
+The function takes nothing, or one parameter named `run`, which gets the module `pgsig.run`. SystemExit passes through.
+Started by its path, so that neither the job's folder nor its packages decide which pgsig the runner speaks to.
+"""
+
+# ruff: noqa: PTH100, PTH109, PTH120
+# A start should not pay for pathlib.
+from __future__ import annotations
+
+import sys
+
+
+def main(target: str) -> None:
+    import os
+
+    here = os.path.dirname(os.path.abspath(__file__))
+    # Python put this folder first: its neighbours' names are not to be found by the job's imports.
+    sys.path[:] = [os.getcwd(), *(entry for entry in sys.path if os.path.abspath(entry) != here)]
+    package = os.path.dirname(os.path.dirname(here))
+    if package not in sys.path:
+        sys.path.append(package)
+    sys.argv = [target]
+
+    import importlib
+
+    module, _, path = target.partition(":")
+    if not module or not path:
+        sys.exit(f'"{target}" is not module:function')
+    function = importlib.import_module(module)
+    for name in path.split("."):
+        function = getattr(function, name)
+    if not callable(function):
+        sys.exit(f'"{target}" cannot be called')
+
+    import inspect
+
+    if "run" in inspect.signature(function).parameters:
+        from pgsig import run
+
+        function(run=run)
+    else:
+        function()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,70 @@
+"""A job's side of `pgsig.runner.door`. Needs nothing but Python's own library."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import random
+import threading
+from functools import cache
+from pathlib import Path
+from time import monotonic
+from typing import Any
+from urllib.parse import urlsplit
+
+from pgsig.errors import Conflict, NotFound, PgsigError, Unavailable
+
+PATIENCE = 60.0  # seconds for which a call is repeated while the database is away and nothing was done
+LONG_POLL = 25.0  # seconds that a call waits for something to happen
+
+
+@cache
+def about() -> dict[str, Any]:
+    """The run's file. Raises PgsigError PS401 outside a run."""
+    path = os.environ.get("PGSIG_RUN_FILE")
+    if not path:
+        raise PgsigError("this is not a run", code="PS401", fix="pgsig.run works in a job that a runner has started")
+    try:
+        document: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PgsigError(f"the run's file cannot be read: {error}", code="PS401", where=path) from error
+    return document
+
+
+def call(method: str, path: str, body: Any = None, *, stopping: threading.Event) -> Any:
+    """Ask the runner. What failed before anything was done is repeated for a minute, unless `stopping`; what may
+    have been done is not."""
+    run = about()
+    until, pause = monotonic() + PATIENCE, 0.1
+    while True:
+        status, answer = _exchange(run, method, path, body)
+        if status == 200:
+            return answer
+        error = _error(status, answer)
+        # PS010, PS011: there was no connection. Later than that, a signal might be sent twice.
+        if error.code not in ("PS010", "PS011") or monotonic() > until or stopping.is_set():
+            raise error
+        stopping.wait(random.uniform(pause / 2, pause))  # noqa: S311 - jitter
+        pause = min(pause * 2, 2.0)
+
+
+def _exchange(run: dict[str, Any], method: str, path: str, body: Any) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection(urlsplit(run["url"]).netloc, timeout=LONG_POLL * 3)
+    try:
+        headers = {"Authorization": f"Bearer {run['token']}", "Content-Type": "application/json"}
+        connection.request(method, path, None if method == "GET" else json.dumps(body), headers)
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable(f"the runner cannot be reached: {error}", code="PS408", fix="it may be ending") from error
+    finally:
+        connection.close()
+
+
+def _error(status: int, answer: Any) -> PgsigError:
+    found = answer.get("error", {}) if isinstance(answer, dict) else {}
+    problem = (found.get("errors") or [found])[0]
+    kind = {404: NotFound, 409: Conflict, 503: Unavailable}.get(status, PgsigError)
+    text = {name: str(problem.get(name, "")) for name in ("where", "fix")}
+    return kind(str(problem.get("message", f"status {status}")), code=str(problem.get("code", "PS499")), **text)

@@ -1,0 +1,204 @@
+"""What a job says to its runner and asks of it: JSON over HTTP on the loopback interface, with a token for each run.
+
+    POST /emit            {key, value, subject, …} or a list of them    → {"ids": […]}
+    GET  /signals         ?pattern=config.**&after=CURSOR&wait=SECONDS  → {"signals": […], "cursor": "…"}
+    POST /ready                                                         → {"ok": true}
+    POST /progress        {done, total, text}
+    POST /result          any value: it becomes the value of the run's last state signal
+    POST /checkpoint      any value: the next attempt gets it
+    GET  /reload          ?wait=SECONDS                                 → {"id": …, "cause": […]} or {}
+    POST /reload/ID       {"error": "why"}, or {} to acknowledge
+
+Errors are {"error": {code, message, …}}: 401 no such token, 409 PS402 the attempt is over, 422 wrong input, 503 the database is away.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as NotInTime
+from time import monotonic
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from pgsig.condition import pattern as patterns
+from pgsig.errors import Conflict, InvalidInput, NotFound, Problem, Unavailable
+from pgsig.runner.http import LONGEST_WAIT, Raw, Refused, Server
+from pgsig.runner.session import Say, SayReady, SayReload, Session
+from pgsig.settings import Settings
+from pgsig.store import in_job
+from pgsig.store.database import Database
+
+LARGEST_NOTE = 256 * 1024  # bytes of a progress, result or checkpoint, like a signal's value
+TOLD_WITHIN = 30.0  # seconds for what goes through the runner's line to the database
+
+
+class Door:
+    """The endpoint. url: where jobs reach it. say: the runner's line to the database, set before any job is admitted."""
+
+    say: Callable[[Say], None]
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.closing = False
+        self._sessions: dict[str, Session] = {}
+        self._bell = threading.Condition()
+        self._database = Database(settings.database_url, name="runner door", size=4)
+        self._server = Server(self.answer)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="pgsig-door", daemon=True)
+        self._thread.start()
+
+    def admit(self, session: Session) -> None:
+        self._sessions[session.token] = session
+
+    def dismiss(self, session: Session) -> None:
+        self._sessions.pop(session.token, None)
+
+    def ring(self) -> None:
+        """Signals may have arrived."""
+        with self._bell:
+            self._bell.notify_all()
+
+    def close(self) -> None:
+        self.closing = True
+        self.ring()
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        self._database.close()
+
+    def answer(self, method: str, target: str, authorization: str, body: Any) -> Any:
+        """Answer one request: a JSON value, or Raw. Raises PgsigError for what is refused."""
+        session = self.session(authorization)
+        parts = urlsplit(target)
+        query = dict(parse_qsl(parts.query))
+        found = re.fullmatch(r"/reload/(\d{1,18})", parts.path)
+        if found and method == "POST":
+            return self.settle_reload(session, {"id": found[1]}, body)
+        handler = {
+            ("POST", "/emit"): self.emit,
+            ("GET", "/signals"): self.signals,
+            ("POST", "/ready"): self.ready,
+            ("POST", "/progress"): self.note("progress"),
+            ("POST", "/result"): self.note("result"),
+            ("POST", "/checkpoint"): self.note("checkpoint"),
+            ("GET", "/reload"): self.next_reload,
+        }.get((method, parts.path))
+        if handler is None:
+            raise NotFound(f"there is no {method} {parts.path}", code="PS404")
+        return handler(session, query, body)
+
+    # ── what is asked; each gets the session, the query and the body, and returns the answer ──
+
+    def session(self, authorization: str) -> Session:
+        found = self._sessions.get(authorization.removeprefix("Bearer "))
+        if found is None:
+            raise Refused(
+                401,
+                "PS403",
+                "there is no run with this token, or it is over",
+                "take url and token from PGSIG_RUN_FILE",
+            )
+        return found
+
+    def emit(self, session: Session, _: dict[str, str], body: Any) -> Any:
+        grant = session.grant
+        signals = body if isinstance(body, list) else [body]
+        if not signals:
+            return {"ids": []}
+        with self._database.transaction() as connection:
+            ids = in_job.emit(connection, *grant.key, grant.namespace, f"{grant.workflow}.{grant.operator}", signals)
+        return {"ids": ids}
+
+    def signals(self, session: Session, query: dict[str, str], _: Any) -> Any:
+        grant, pattern = session.grant, query.get("pattern", "")
+        wrong = patterns.problem(pattern)
+        if wrong:
+            raise InvalidInput([Problem("PS405", wrong, "/pattern")], subject="the request")
+        cursor = query.get("after") or grant.since
+        if not re.fullmatch(r"\d+:\d+:[\d,]*(;\d+:\d+:[\d,]*;\d+)?", cursor):
+            raise InvalidInput(
+                [Problem("PS405", "not a cursor", "/after", "give back what was answered")],
+                subject="the request",
+            )
+        deadline = monotonic() + _wait(query)
+        while True:
+            with self._database.transaction() as connection:
+                found, cursor = in_job.signals_after(connection, grant.namespace, _expression(pattern), cursor)
+            left = deadline - monotonic()
+            if found or left <= 0 or self.closing or session.over:
+                return Raw(_signals_text(found, cursor))
+            with self._bell:
+                # A ring between the look and here is not lost for longer than this.
+                self._bell.wait(min(left, self.settings.poll_seconds))
+
+    def ready(self, session: Session, _: dict[str, str], __: Any) -> Any:
+        return self._tell(SayReady(session))
+
+    def note(self, what: str) -> Callable[[Session, dict[str, str], Any], Any]:
+        def keep(session: Session, _: dict[str, str], body: Any) -> Any:
+            size = len(json.dumps(body))
+            if size > LARGEST_NOTE:
+                problem = Problem(
+                    "PS406",
+                    f"a {what} has at most 256 KiB, this one {size // 1024} KiB",
+                    fix="store it elsewhere",
+                )
+                raise InvalidInput([problem], subject="the request")
+            with self._database.transaction() as connection:
+                in_job.note(connection, *session.grant.key, what, body)
+            return {"ok": True}
+
+        return keep
+
+    def next_reload(self, session: Session, query: dict[str, str], _: Any) -> Any:
+        reload = session.next_reload(_wait(query))
+        if reload is None:
+            return {}
+        self.say(SayReload(session, reload.id, "delivered"))
+        return Raw(f'{{"id": {reload.id}, "cause": {reload.cause}}}')
+
+    def settle_reload(self, session: Session, query: dict[str, str], body: Any) -> Any:
+        reload = int(query["id"])
+        if not session.settled(reload):
+            raise Conflict(f"reload {reload} is not open", code="PS407", fix="it was answered before, or came too late")
+        error = body.get("error") if isinstance(body, dict) else None
+        say = SayReload(session, reload, "failed", str(error)) if error else SayReload(session, reload, "acknowledged")
+        return self._tell(say)
+
+    def _tell(self, item: Say) -> Any:
+        self.say(item)
+        try:
+            if not item.told.result(TOLD_WITHIN):
+                raise in_job.gone(item.session.grant.id)
+        except NotInTime:
+            # It stays in the line: what was said is not lost.
+            raise Unavailable("the database is away; it is told as soon as it is back", code="PS012") from None
+        return {"ok": True}
+
+
+def _wait(query: dict[str, str]) -> float:
+    try:
+        return min(max(float(query.get("wait", 0)), 0.0), LONGEST_WAIT)
+    except ValueError:
+        raise InvalidInput([Problem("PS405", "wait is a number of seconds", "/wait")], subject="the request") from None
+
+
+def _expression(pattern: str) -> str:
+    """A key pattern as a regular expression of Postgres. Keys hold nothing that means something in one, but for the dot."""
+    head, rest = (pattern[:-3], r"(\..+)?") if pattern.endswith(".**") else (pattern, "")
+    return "^" + head.replace(".", r"\.").replace("*", "[^.]+") + rest + "$"
+
+
+def _signals_text(found: list[in_job.Heard], cursor: str) -> str:
+    one = [
+        "{" + ", ".join(
+            [f'"{name}": {json.dumps(getattr(signal, name))}' for name in
+             ("id", "key", "subject", "source", "emitted_at", "run_id", "cursor")] + [f'"value": {signal.value}']
+        ) + "}"
+        for signal in found
+    ]  # fmt: skip
+    return f'{{"signals": [{", ".join(one)}], "cursor": {json.dumps(cursor)}}}'

@@ -1,0 +1,72 @@
+"""What a runner needs of an engine: local processes, or a cluster's API.
+
+One class with these methods, found by entry point `pgsig.runners`.
+
+The runner calls an engine from one thread. No method waits: what takes time is begun, and asked for by `poll`.
+What a job has to say (ready, progress, reload) it says to the runner itself: see `pgsig.runner.door`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from pgsig.runner.place import Place
+from pgsig.store.jobs import Grant
+
+
+class NotStarted(Exception):
+    """A run could not be started. hopeless: nor will it be at another try."""
+
+    def __init__(self, reason: str, *, hopeless: bool) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.hopeless = hopeless
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The end of a job. code: its exit code, or None where a signal (`signal`, its name) ended it."""
+
+    code: int | None
+    signal: str = ""
+
+
+class Handle(Protocol):
+    """What an engine keeps of a job that it has started."""
+
+    @property
+    def identity(self) -> str:
+        """The job in a line, such that `adopt` finds it again and never takes another one for it."""
+
+    @property
+    def wake(self) -> int | None:
+        """A file descriptor that becomes readable when the job ends. None: there is none (any more), and `poll` is called often."""
+
+
+H = TypeVar("H", bound=Handle)
+
+
+class Engine(Protocol[H]):
+    """See the module. `H` is the engine's own kind of handle; the runner hands them back as they are."""
+
+    def start(self, grant: Grant, place: Place) -> H:
+        """Begin a job. Its output goes to `place.output`, its environment is `place.env`. Raises NotStarted."""
+
+    def poll(self, job: H) -> Exit | None:
+        """The job's end, once nothing of it is left: no process of its tree, no container. Before that None."""
+
+    def stop(self, job: H) -> None:
+        """Ask the job to end."""
+
+    def kill(self, job: H) -> None:
+        """Make the job end, with everything that it started. Called again until `poll` says so."""
+
+    def reload(self, job: H, by: str) -> bool:
+        """Send the Unix signal named `by` (HUP, USR1, USR2). False: there is nobody to get it."""
+
+    def adopt(self, identity: str, place: Place) -> H | None:
+        """Take over a job that another runner started, or None where that cannot be done, or the job is gone."""
+
+    def close(self) -> None:
+        """Release what the engine holds. No jobs are left."""

@@ -1,0 +1,45 @@
+"""What the database wants of a runner, on its way from the thread that asks to the one that supervises."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+from pgsig.store.jobs import Grant
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    grant: Grant
+
+
+@dataclass(frozen=True, slots=True)
+class StopWanted:
+    run: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadWanted:
+    run: int
+    epoch: int
+    reload: int
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class GrantOver:
+    """The database knows this grant no more: end its job, say nothing."""
+
+    run: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dispossessed:
+    """The runner was declared dead: end all jobs, then set `done`."""
+
+    done: threading.Event
+
+
+Event = Granted | StopWanted | ReloadWanted | GrantOver | Dispossessed

@@ -1,0 +1,118 @@
+"""The guard: a small process beside a runner that kills the runner's jobs when the runner cannot.
+
+It is told which jobs there are and until when the runner's lease is good, over a socket. Two things make it kill:
+the socket closes without a word (the runner was killed), and the lease ends without a new one (the runner is frozen, or
+cut off from the database, and its runs may now be granted to another). Jobs marked `keep` outlive the lease, never the runner.
+
+    start PID STARTED stop|keep MARK     a job: its first process, the ticks at which that started, its mark
+    end PID                              nothing of it is left
+    lease SECONDS                        good until then, by CLOCK_BOOTTIME, which also runs while a machine sleeps
+    bye                                  the runner ends in good order
+The guard answers `ready` once, and `fenced PID…` before it kills for the lease. It has no state that matters: a runner whose
+guard was killed starts another and tells it everything again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import signal
+import socket
+import sys
+import time
+
+from pgsig.runner import tree
+
+LONGEST_SLEEP = 1.0  # seconds: select() does not count the time that a machine sleeps
+
+
+def boottime() -> float:
+    """Seconds by a clock that nobody sets and that suspend does not stop."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+class Guard:
+    """See the module. mark: what the runner's jobs carry in their environment as PGSIG_RUNNER."""
+
+    def __init__(self, line: socket.socket, mark: str) -> None:
+        self.line = line
+        self.mark = f"PGSIG_RUNNER={mark}".encode()
+        self.jobs: dict[int, tuple[tree.Root, bool]] = {}
+        self.lease = float("inf")
+        self.rest = b""
+
+    def watch(self) -> None:
+        """Until the runner ends, in whatever way."""
+        with contextlib.suppress(OSError):  # gone already: listen() finds out
+            self.line.sendall(b"ready\n")
+        while True:
+            left = self.lease - boottime()
+            if left <= 0 and any(not keep for _, keep in self.jobs.values()):
+                self.fence()
+                left = LONGEST_SLEEP
+            readable, _, _ = select.select([self.line], [], [], min(max(left, 0.01), LONGEST_SLEEP))
+            if readable and not self.listen():
+                return
+
+    def listen(self) -> bool:
+        """Take what the runner says. False: it has ended, and nothing is left to do."""
+        try:
+            data = self.line.recv(65536)
+        except OSError:
+            data = b""
+        if not data:
+            self.bury()
+            return False
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            word, _, rest = line.partition(b" ")
+            if word == b"start":
+                pid, started, keep, mark = rest.split(b" ", 3)
+                self.jobs[int(pid)] = (tree.Root(int(pid), int(started), mark), keep == b"keep")
+            elif word == b"end":
+                self.jobs.pop(int(rest), None)
+            elif word == b"lease":
+                self.lease = float(rest)
+            elif word == b"bye":
+                return False
+        return True
+
+    def fence(self) -> None:
+        """The lease is over: kill before anybody else may start the same runs."""
+        doomed = {pid: root for pid, (root, keep) in self.jobs.items() if not keep}
+        with contextlib.suppress(OSError):  # a frozen runner does not read; it must not hold this up
+            self.line.send(b"fenced " + b" ".join(str(pid).encode() for pid in doomed) + b"\n", socket.MSG_DONTWAIT)
+        self.kill(list(doomed.values()))
+        for pid in doomed:
+            self.jobs.pop(pid)
+
+    def bury(self) -> None:
+        """The runner is dead: so are its jobs, also one that it started without getting to say so."""
+        roots = [root for root, _ in self.jobs.values()]
+        self.kill(roots)
+        tree.kill_until_gone(lambda: tree.carriers(self.mark), self.wait, rounds=1000)
+        # One more look for what was between fork and exec, where a child still has the runner's environment.
+        self.wait(0.2)
+        tree.kill_until_gone(lambda: tree.carriers(self.mark), self.wait)
+
+    def kill(self, roots: list[tree.Root]) -> None:
+        def living() -> list[tree.Process]:
+            processes = tree.census()
+            return [process for root in roots for process in tree.members(root, processes)]
+
+        tree.kill_until_gone(living, self.wait, rounds=1000)
+
+    def wait(self, length: float) -> None:
+        select.select([], [], [], length)
+
+
+def main() -> None:
+    # Whoever stops the runner by signalling everything around it must not take the guard first.
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    with socket.socket(fileno=int(sys.argv[1])) as line:
+        Guard(line, sys.argv[2]).watch()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The plumbing of `pgsig.runner.door`: JSON over HTTP with the standard library, and errors as documents."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
+
+import psycopg
+
+from pgsig.errors import Conflict, NotFound, PgsigError, Unavailable
+
+log = logging.getLogger(__name__)
+LARGEST_BODY = 8 * 1024 * 1024
+LONGEST_WAIT = 60.0  # seconds that a request may wait for something to happen
+
+
+class Refused(PgsigError):
+    """A request that is answered with `status`."""
+
+    def __init__(self, status: int, code: str, message: str, fix: str = "") -> None:
+        super().__init__(message, code=code, fix=fix)
+        self.status = status
+
+
+class Raw(str):
+    """An answer that is JSON text already."""
+
+    __slots__ = ()
+
+
+class Server(ThreadingHTTPServer):
+    """An endpoint on a free port of the loopback interface. answer: see `Door.answer`."""
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, answer: Callable[[str, str, str, Any], Any]) -> None:
+        super().__init__(("127.0.0.1", 0), _Request)
+        self.answer = answer
+
+
+class _Request(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server_version = "pgsig"
+    sys_version = ""
+    timeout = LONGEST_WAIT * 2  # of a connection that nothing comes from
+
+    @property
+    def _served(self) -> Server:
+        return cast(Server, self.server)
+
+    def do_GET(self) -> None:
+        self._answer("GET")
+
+    def do_POST(self) -> None:
+        self._answer("POST")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        log.debug(format, *args)
+
+    def _answer(self, method: str) -> None:
+        status = 200
+        answer: Any = {}
+        try:
+            body = self._body() if method == "POST" else None
+            answer = self._served.answer(method, self.path, self.headers.get("Authorization") or "", body)
+        except PgsigError as error:
+            status, answer = _status(error), {"error": error.as_dict()}
+        except psycopg.Error as error:
+            status, answer = 500, {"error": {"code": "PS499", "message": str(error)}}
+        except OSError:
+            self.close_connection = True
+            return
+        except Exception:
+            log.exception("an error while answering a job")
+            status, answer = (
+                500,
+                {"error": {"code": "PS499", "message": "an error in the runner; its log says more"}},
+            )
+        text = (answer if isinstance(answer, Raw) else json.dumps(answer)).encode() + b"\n"
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+        except OSError:
+            self.close_connection = True
+
+    def _body(self) -> Any:
+        try:
+            length = int(self.headers.get("Content-Length") or 0)
+        except ValueError:
+            length = -1
+        if not 0 <= length <= LARGEST_BODY:
+            self.close_connection = True  # what follows is not read
+            raise Refused(413, "PS405", f"a body has at most {LARGEST_BODY // 2**20} MiB, and says how long it is")
+        data = self.rfile.read(length)
+        try:
+            return json.loads(data) if data.strip() else {}
+        except (ValueError, RecursionError) as error:
+            raise Refused(400, "PS405", f"the body is not JSON: {error}") from error
+
+
+def _status(error: PgsigError) -> int:
+    match error:
+        case Refused():
+            return error.status
+        case NotFound():
+            return 404
+        case Conflict():
+            return 409
+        case Unavailable():
+            return 503
+    return 422

@@ -1,0 +1,299 @@
+"""A runner's thread for the database: lease, grants, orders, reports, output. It may hang with the database; supervision does not.
+
+What has to be told waits in one line, in order, and is repeated until it got through. After an outage: LISTEN first, then the
+lease, then a comparison of what the database believes with what is true, then a full look. NOTIFY only shortens waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+
+import psycopg
+
+from pgsig.model import State
+from pgsig.runner.events import Dispossessed, Event, Granted, GrantOver, ReloadWanted, StopWanted
+from pgsig.runner.fence import Fence
+from pgsig.runner.lease import Lease
+from pgsig.runner.lines import OUTAGE, RUNS, SIGNALS, Lines
+from pgsig.runner.output import Copier
+from pgsig.runner.reaping import bury_neighbours, reap
+from pgsig.runner.session import Say, SayReady, SayReload, SayState, Session
+from pgsig.runner.waiting import Waker, readable
+from pgsig.settings import Settings
+from pgsig.store import jobs
+from pgsig.store.database import Connection
+
+log = logging.getLogger(__name__)
+FLUSH_EVERY = 0.2  # seconds between two portions of a run's output
+REAP_EVERY = 1.0
+COMPARE_EVERY = 5.0
+FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 2.0
+
+
+class Link:
+    """See the module. tell: where events for the supervisor go. alive: whether the supervisor moves; a lease is not renewed
+    for one that hangs. ring: called when signals may have arrived."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        fence: Fence,
+        *,
+        tell: Callable[[Event], None],
+        alive: Callable[[], bool],
+        ring: Callable[[], None],
+    ) -> None:
+        self.settings = settings
+        self.name = name
+        self.claiming = True
+        self.connected = threading.Event()
+        self._tell, self._alive, self._ring = tell, alive, ring
+        self._lock = threading.Lock()
+        self._line: deque[Say] = deque()
+        self._grants: dict[tuple[int, int], bool] = {}  # what was granted and not reported ended: is it still executed?
+        self.output = Copier(settings.log_kib * 1024, OUTAGE)
+        self._lease = Lease(settings, name, fence)
+        self._alarms: list[float] = []
+        self._finish = threading.Event()
+        self._give_up_at = float("inf")
+        self._look = True
+        self._due = {"poll": 0.0, "renew": 0.0, "flush": 0.0, "reap": 0.0, "compare": 0.0}
+        self._waker = Waker()
+        self._rng = random.Random()  # noqa: S311 - jitter
+        self.thread = threading.Thread(target=self._run, name=f"pgsig-link-{name}", daemon=True)
+
+    # ── for the other threads ──
+
+    @property
+    def process(self) -> int | None:
+        """The runner's id in the database, while it holds a lease."""
+        return self._lease.process
+
+    def say(self, *items: Say) -> None:
+        """Tell the database, as soon as it can be told. A run whose end is said here takes no place of the runner any more."""
+        with self._lock:
+            for item in items:
+                self._line.append(item)
+                if isinstance(item, SayState) and item.last:
+                    self._grants[item.session.grant.key] = False
+                    self._look = True
+        self._waker.wake()
+
+    def forget(self, session: Session) -> None:
+        """A session ended whose grant is over: there is nothing to say, and its place is free."""
+        self.output.forget(session)
+        with self._lock:
+            self._grants.pop(session.grant.key, None)
+        session.release()
+
+    def finish(self, within: float) -> None:
+        """Say what there is to say, declare the runner ended, and end. within: seconds, for a database that is away."""
+        self._give_up_at = monotonic() + within
+        self._finish.set()
+        self._waker.wake()
+
+    # ── the thread ──
+
+    def _run(self) -> None:
+        pause = FIRST_BACKOFF
+        while not self._over():
+            lines = None
+            try:
+                lines = Lines(self.settings, self.name)
+                self._look, self._due = True, dict.fromkeys(self._due, 0.0)
+                self.connected.set()
+                pause = FIRST_BACKOFF
+                self._talk(lines)
+                break
+            except OUTAGE as error:
+                log.warning("runner %s: the database is away: %s", self.name, " ".join(str(error).split()))
+            except Exception:  # what nobody thought of shall cost a moment, not the runner
+                log.exception("runner %s: an error in its exchange with the database", self.name)
+            finally:
+                self.connected.clear()
+                if lines:
+                    lines.close()
+            readable([], self._rng.uniform(pause / 2, pause))
+            pause = min(pause * 2, LONGEST_BACKOFF)
+        self._waker.close()
+
+    def _over(self) -> bool:
+        return self._finish.is_set() and monotonic() > self._give_up_at
+
+    def _talk(self, lines: Lines) -> None:
+        while not self._over():
+            self._exchange(lines.work)
+            if self._finish.is_set() and not self._line:
+                break
+            said = lines.wait(self._waker, self._patience())
+            self._look |= RUNS in said
+            if SIGNALS in said:
+                self._ring()
+        if self.process is not None:
+            jobs.leave(lines.work, self.process)
+
+    def _is_due(self, what: str, every: float) -> bool:
+        now = monotonic()
+        if now < self._due[what]:
+            return False
+        self._due[what] = now + every * self._rng.uniform(0.9, 1.0)
+        return True
+
+    def _exchange(self, work: Connection) -> None:
+        if self._is_due("renew", self.settings.lease_seconds / 3):
+            self._renew(work)
+        if self._is_due("compare", COMPARE_EVERY):
+            self._compare(work)
+        self._say_all(work)
+        if self._is_due("flush", FLUSH_EVERY):
+            self.output.flush(work)
+        if self._is_due("poll", self.settings.poll_seconds):
+            self._look = True
+        now = monotonic()
+        if any(alarm <= now for alarm in self._alarms):
+            self._alarms = [alarm for alarm in self._alarms if alarm > now]
+            self._look = True
+        if self.process is not None and self._is_due("reap", REAP_EVERY):
+            bury_neighbours(work, self.process)
+            self._look |= reap(work, quiet=self.settings.lease_seconds, rng=self._rng)
+        if self._look and not self._finish.is_set():
+            self._look = False
+            self._obey(work)
+            self._claim(work)
+
+    def _patience(self) -> float:
+        """Seconds until something is due."""
+        if self._look or self._line:
+            return 0.0
+        dues = [self._due["poll"], self._due["renew"], self._due["reap"], *self._alarms]
+        if len(self.output):
+            dues.append(self._due["flush"])
+        return max(0.0, min(dues) - monotonic())
+
+    # ── lease ──
+
+    def _renew(self, work: Connection) -> None:
+        if not self._alive():
+            log.error("runner %s: supervision does not move; its lease is not renewed", self.name)
+            return
+        joined = self.process is not None
+        if not self._lease.renew(work):
+            if joined:
+                log.error("runner %s: declared dead; ending its jobs and joining anew", self.name)
+                self._lose_everything()
+            self._lease.join(work)
+
+    def _lose_everything(self) -> None:
+        done = threading.Event()
+        self._tell(Dispossessed(done))
+        done.wait()
+        with self._lock:
+            told, self._line = list(self._line), deque()
+            self._grants.clear()
+        for item in told:
+            item.told.set_result(False)
+        for session in {*self.output.forget_all(), *(item.session for item in told)}:
+            session.release()
+
+    def _compare(self, work: Connection) -> None:
+        """Find grants whose answer was lost on the way, and jobs whose grant is gone."""
+        if self.process is None:
+            return
+        held = {(one.run_id, one.epoch): one for one in jobs.held(work, self.process)}
+        with self._lock:
+            mine = dict(self._grants)
+        for key, executed in mine.items():
+            if key not in held and executed:
+                self._tell(GrantOver(*key))
+        known = {run for run, _ in mine}
+        for key, one in held.items():
+            # While a job of an older grant is being ended here, the newer one is not given away.
+            if one.run_id not in known:
+                log.warning("run %s was granted, but the answer was lost: given back", one.run_id)
+                jobs.report(work, *key, State.RETRYING, reason="its grant did not reach the runner", charged=False)
+
+    # ── what is told ──
+
+    def _say_all(self, work: Connection) -> None:
+        while self._line:
+            item = self._line[0]
+            try:
+                told = self._say(work, item)
+            except OUTAGE:
+                raise
+            except psycopg.Error:
+                # Repeating it would hold up everybody else's for ever.
+                log.exception("run %s: %s could not be recorded", item.session.grant.id, item)
+                told = False
+            with self._lock:
+                self._line.popleft()
+            if isinstance(item, SayState):
+                self._said(item, told)
+            item.told.set_result(told)
+
+    def _say(self, work: Connection, item: Say) -> bool:
+        grant = item.session.grant
+        match item:
+            case SayReady():
+                return jobs.ready(work, *grant.key)
+            case SayReload():
+                return jobs.report_reload(work, item.id, grant.epoch, item.state, item.reason)
+            case SayState():
+                if item.last:
+                    self.output.copy(work, item.session, last=True)
+                return jobs.report(
+                    work,
+                    *grant.key,
+                    item.state,
+                    delay=item.delay,
+                    exit_code=item.exit_code,
+                    reason=item.reason,
+                    charged=item.charged,
+                )
+        raise TypeError(type(item).__name__)
+
+    def _said(self, item: SayState, told: bool) -> None:
+        if item.last:
+            # Had the database refused it, the next comparison would find a grant that nobody executes.
+            self.forget(item.session)
+        elif not told:
+            self._tell(GrantOver(*item.session.grant.key))
+        if item.state is State.RETRYING:
+            self._alarms.append(monotonic() + item.delay + 0.002)
+
+    # ── what is asked ──
+
+    def _obey(self, work: Connection) -> None:
+        if self.process is None:
+            return
+        for order in jobs.orders(work, self.process):
+            if order.stop:
+                self._tell(StopWanted(order.run_id, order.epoch))
+            elif order.reload_id is not None:
+                self._tell(ReloadWanted(order.run_id, order.epoch, order.reload_id, order.cause or "[]"))
+
+    def _claim(self, work: Connection) -> None:
+        with self._lock:
+            free = self.settings.capacity - sum(self._grants.values())
+        if self.process is None or free <= 0 or not self.claiming or not self._alive():
+            return
+        try:
+            grants = jobs.claim(work, self.process, self.settings.pools, free)
+        except psycopg.Error as error:
+            if error.sqlstate != "PS301":
+                raise
+            self._due["renew"] = 0.0
+            return
+        with self._lock:
+            for grant in grants:
+                self._grants[grant.key] = True
+        for grant in grants:
+            self._tell(Granted(grant))
+        if grants:
+            self._look = len(grants) < free

@@ -1,0 +1,249 @@
+"""What a runner does with its jobs, in one thread: start, reload, end, and say what became of them. It never waits."""
+
+from __future__ import annotations
+
+import random
+import threading
+from time import monotonic
+from typing import Any
+
+from pgsig.condition.duration import seconds, text
+from pgsig.decide.retry import How, Next, Outcome, after
+from pgsig.model import Kind, State
+from pgsig.runner.door import Door
+from pgsig.runner.engine import Engine, Exit, NotStarted
+from pgsig.runner.events import Dispossessed, Event, Granted, GrantOver, ReloadWanted, StopWanted
+from pgsig.runner.fence import Fence
+from pgsig.runner.job import Job
+from pgsig.runner.link import Link
+from pgsig.runner.logs import Tail
+from pgsig.runner.place import Spool
+from pgsig.runner.session import Reload, SayReady, SayReload, SayState, Session
+from pgsig.settings import Settings
+from pgsig.store.jobs import Grant
+
+LOOK_EVERY = 0.2  # seconds between two looks at jobs that say nothing
+LOOK_AGAIN = 0.004  # while a tree is being ended
+LOOK_AT_FLOOD = 0.02  # while a job writes faster than its output is copied
+
+
+class Supervisor:
+    """The jobs of a runner, by run. stopping: nothing is started any more."""
+
+    def __init__(
+        self, settings: Settings, engine: Engine[Any], spool: Spool, fence: Fence, link: Link, door: Door
+    ) -> None:
+        self.settings, self.engine, self.spool = settings, engine, spool
+        self.fence, self.link, self.door = fence, link, door
+        self.jobs: dict[int, Job] = {}
+        self.stopping = False
+        self._waiting: dict[int, Grant] = {}
+        self._dispossessed: threading.Event | None = None
+        self._failures: dict[int, int] = {}
+        self._flood = False
+        self._rng = random.Random()  # noqa: S311 - jitter
+
+    def patience(self) -> float:
+        """Seconds until something has to be looked at, whatever happens."""
+        now, longest = monotonic(), min(1.0, self.settings.lease_seconds / 8)
+        if not self.jobs:
+            return longest
+        if any(job.handle.wake is None for job in self.jobs.values()):
+            return LOOK_AGAIN
+        dues = [min(job.kill_at, job.timeout_at) - now for job in self.jobs.values()]
+        return max(0.0, min(longest, LOOK_AT_FLOOD if self._flood else LOOK_EVERY, *dues))
+
+    def files(self) -> list[int]:
+        """What becomes readable when a job ends."""
+        return [job.handle.wake for job in self.jobs.values() if job.handle.wake is not None]
+
+    def look(self, ready: set[int]) -> None:
+        """One look at all jobs. ready: which of `files` can be read."""
+        if self.fence.fileno() in ready:
+            for pid in self.fence.hear():
+                self._fenced(pid)
+        self._collect([job for job in self.jobs.values() if job.handle.wake is None or job.handle.wake in ready])
+        self._watch()
+
+    def stop(self) -> None:
+        """Start nothing more, and ask all jobs to end: their runs go on elsewhere."""
+        self.stopping = True
+        for job in self.jobs.values():
+            self._ask_to_end(job, "shutdown")
+
+    def abandon(self) -> None:
+        """Kill everything, after an error that nobody thought of."""
+        self.stopping = True
+        for job in self.jobs.values():
+            self.engine.kill(job.handle)
+
+    def hear(self, event: Event) -> None:
+        """What the database wants."""
+        match event:
+            case Granted(grant) if grant.id in self.jobs:
+                # Its job of an older grant is still being ended here: they must not overlap.
+                self._waiting[grant.id] = grant
+            case Granted(grant):
+                self._start(grant)
+            case Dispossessed(done):
+                self._dispossessed = done
+                self._waiting.clear()
+                for job in self.jobs.values():
+                    self._end_now(job, "over")
+                self._confirm()
+            case StopWanted() | ReloadWanted() | GrantOver():
+                found = self.jobs.get(event.run)
+                if found is None or found.grant.epoch != event.epoch:
+                    return
+                if isinstance(event, StopWanted):
+                    self._ask_to_end(found, "stop")
+                elif isinstance(event, ReloadWanted):
+                    self._reload(found, event)
+                else:
+                    self._end_now(found, "over")
+
+    # ── beginning ──
+
+    def _start(self, grant: Grant) -> None:
+        session = Session(grant)
+        if self.stopping or not self.fence.good or self._dispossessed:
+            # It would be killed at once. Nothing has begun, so nothing is charged.
+            self._conclude(session, Outcome(How.HANDED_OVER, detail="its runner could not start it in time"), 0.0)
+            return
+        try:
+            if grant.problem:
+                raise NotStarted(grant.problem, hopeless=True)
+            timeout = (
+                seconds(grant.spec["timeout"])
+                if grant.kind == Kind.BATCH and grant.spec.get("timeout")
+                else float("inf")
+            )
+            session.place = self.spool.place(grant, url=self.door.url, token=session.token)
+            session.tail = Tail(session.place.output, self.settings.log_kib * 1024)
+            self.door.admit(session)
+            handle = self.engine.start(grant, session.place)
+        except NotStarted as error:
+            self._conclude(session, Outcome(How.NOT_STARTED, detail=error.reason, hopeless=error.hopeless), 0.0)
+            return
+        except (OSError, ValueError) as error:
+            self._conclude(
+                session,
+                Outcome(How.NOT_STARTED, detail=str(error), hopeless=isinstance(error, ValueError)),
+                0.0,
+            )
+            return
+        now = monotonic()
+        self.fence.began(handle.identity, session.place.mark, keep=grant.spec.get("on_lease_loss") == "keep")
+        self.jobs[grant.id] = Job(session, handle, began_at=now, timeout_at=now + timeout)
+        self.link.output.follow(session)
+        self.link.say(SayState(session, State.RUNNING))
+        # A batch run has nobody to be ready for, unless it takes over from another.
+        if grant.spec.get("ready", "start") == "start" and (grant.kind == Kind.STREAMING or grant.handover_of):
+            self.link.say(SayReady(session))
+
+    # ── under way ──
+
+    def _reload(self, job: Job, order: ReloadWanted) -> None:
+        if job.why:
+            return
+        timeout = job.reload_timeout
+        by = str(job.grant.spec.get("reload_by", "api"))
+        if not job.session.offer(Reload(order.reload, order.cause, monotonic() + timeout)) or by == "api":
+            return
+        job.session.next_reload(0)
+        job.session.settled(order.reload)
+        if job.session.place:
+            job.session.place.write("reload", order.cause)
+        if self.engine.reload(job.handle, by):
+            self.link.say(
+                SayReload(job.session, order.reload, "delivered"),
+                SayReload(job.session, order.reload, "acknowledged"),
+            )
+        else:
+            self.link.say(SayReload(job.session, order.reload, "failed", f"the signal {by} could not be sent"))
+
+    def _watch(self) -> None:
+        """Deadlines, and output that grows too fast."""
+        now, flood = monotonic(), False
+        for job in self.jobs.values():
+            if job.timeout_at <= now:
+                job.timeout_at = float("inf")
+                self._ask_to_end(job, "timeout")
+            if job.kill_at <= now:
+                job.forced = True
+                self.engine.kill(job.handle)
+                job.kill_at = now + LOOK_EVERY
+            for reload in job.session.overdue(now):
+                limit = text(job.reload_timeout)
+                self.link.say(SayReload(job.session, reload.id, "failed", f"not acknowledged within {limit}"))
+            if job.session.tail:
+                flood |= job.session.tail.bound() > self.settings.log_kib * 256
+        self._flood = flood
+
+    def _ask_to_end(self, job: Job, why: str) -> None:
+        if job.why in ("", "shutdown") and why != job.why:
+            first, job.why = not job.why, why
+            if first:
+                job.kill_at = monotonic() + job.grace
+                self.engine.stop(job.handle)
+                with job.session.changed:
+                    job.session.changed.notify_all()
+
+    def _end_now(self, job: Job, why: str) -> None:
+        job.why = why
+        job.session.end()
+        job.kill_at = monotonic()
+
+    def _fenced(self, pid: int) -> None:
+        for job in self.jobs.values():
+            if job.handle.identity.split()[0] == str(pid) and job.why in ("", "timeout", "shutdown"):
+                job.why = "fenced"
+
+    # ── ending ──
+
+    def _collect(self, jobs: list[Job]) -> None:
+        # Twice: the first time an engine learns what has ended, the second time it can look after all of them at once.
+        for job in jobs:
+            self._poll(job)
+        for job in jobs:
+            if job.grant.id in self.jobs:
+                self._poll(job)
+        self._confirm()
+
+    def _poll(self, job: Job) -> None:
+        end = self.engine.poll(job.handle)
+        if end is not None:
+            self._ended(job, end)
+
+    def _confirm(self) -> None:
+        if self._dispossessed and not self.jobs:
+            self._dispossessed.set()
+            self._dispossessed = None
+
+    def _ended(self, job: Job, end: Exit) -> None:
+        del self.jobs[job.grant.id]
+        self.fence.ended(job.handle.identity)
+        if job.why == "over":
+            self.door.dismiss(job.session)
+            self.link.forget(job.session)
+        else:
+            self._conclude(job.session, job.outcome(end), monotonic() - job.began_at)
+        if next_grant := self._waiting.pop(job.grant.id, None):
+            self._start(next_grant)
+
+    def _conclude(self, session: Session, outcome: Outcome, ran_for: float) -> None:
+        """Say what becomes of a run."""
+        grant = session.grant
+        try:
+            fate = after(
+                grant.kind, grant.spec, outcome=outcome, attempt=grant.attempt, ran_for=ran_for,
+                failures_in_a_row=self._failures.get(grant.id, 0), rng=self._rng,
+            )  # fmt: skip
+        except (ValueError, TypeError) as error:
+            fate = Next(State.FAILED, reason=f"its definition cannot be used: {error}")
+        self._failures.pop(grant.id, None)
+        if fate.failures:
+            self._failures[grant.id] = fate.failures
+        session.end()
+        self.door.dismiss(session)
+        self.link.say(SayState(session, fate.state, fate.delay, outcome.exit_code, fate.reason, fate.charged))

@@ -1,0 +1,93 @@
+"""What a job says and asks, in the name of its run. Statements: `sql/queries/jobs.sql`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from psycopg.types.json import Jsonb
+
+from pgsig.errors import Conflict, InvalidInput, Problem
+from pgsig.model import Json
+from pgsig.store.database import Connection, query
+from pgsig.store.jobs import all_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One signal for a job that listens. cursor: where to go on after it."""
+
+    id: int
+    key: str
+    subject: str
+    value: str
+    source: str
+    emitted_at: str
+    run_id: int | None
+    cursor: str
+
+
+def gone(run: int) -> Conflict:
+    return Conflict(
+        f"this attempt of run {run} is over: another one was granted, or it was reported ended", code="PS402",
+        fix="end this process; what it says is not recorded any more",
+    )  # fmt: skip
+
+
+def emit(
+    connection: Connection, run: int, epoch: int, namespace: str, source: str, signals: Sequence[Json]
+) -> list[int]:
+    """Emit signals in the name of a run, in one transaction: all or none. Returns their positions.
+
+    Raises Conflict (PS402) once the grant is over, psycopg.Error for signals that are refused, InvalidInput for what is none.
+    """
+    stamped = []
+    for place, signal in enumerate(signals):
+        if not isinstance(signal, dict):
+            raise InvalidInput(
+                [Problem("PS110", "a signal is an object with a key", f"/{place}")], subject="the signals"
+            )
+        stamped.append({"source": source, **signal, "run_id": run})
+    with connection.transaction():
+        if connection.execute(query("hold").encode(), {"run": run, "epoch": epoch}).rowcount != 1:
+            raise gone(run)
+        rows = connection.execute(
+            query("emit").encode(), {"signals": Jsonb(stamped), "namespace": namespace}
+        ).fetchall()
+    return [row[0] for row in rows]
+
+
+def note(connection: Connection, run: int, epoch: int, what: str, value: Json) -> None:
+    """Keep a run's `progress`, `result` or `checkpoint`. Raises Conflict (PS402) once the grant is over."""
+    name = {"progress": "note_progress", "result": "note_result", "checkpoint": "note_checkpoint"}[what]
+    if connection.execute(query(name).encode(), {"run": run, "epoch": epoch, "value": Jsonb(value)}).rowcount != 1:
+        raise gone(run)
+
+
+def signals_after(
+    connection: Connection, namespace: str, pattern: str, cursor: str, *, most: int = 500
+) -> tuple[list[Heard], str]:
+    """Signals whose key matches `pattern`, a regular expression, that became visible after `cursor`, and the next cursor.
+
+    A cursor is a snapshot, or `snapshot;snapshot;position` inside a window. Late commits are not skipped.
+    """
+    s1, s2, last = (*cursor.split(";"), "", "")[:3]
+    rows = all_rows(
+        connection,
+        "signals_after",
+        s1=s1,
+        s2=s2 or None,
+        last=int(last or 0),
+        namespace=namespace,
+        pattern=pattern,
+        most=most,
+    )
+    end = rows[0]["s2"]
+    found = [
+        Heard(
+            id=row["id"], key=row["key"], subject=row["subject"], value=row["value"], source=row["source"],
+            emitted_at=row["emitted_at"].isoformat(), run_id=row["run_id"], cursor=f"{s1};{end};{row['id']}",
+        )
+        for row in rows if row["id"] is not None
+    ]  # fmt: skip
+    return found, (found[-1].cursor if len(found) == most else end)

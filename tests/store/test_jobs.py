@@ -1,0 +1,172 @@
+"""What runners and jobs say to the database."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+
+from pgsig.errors import Conflict
+from pgsig.model import State
+from pgsig.store import in_job, jobs, output
+from tests import support_jobs as do
+from tests.support_jobs import Connection
+
+
+@pytest.fixture
+def process(connection: Connection) -> int:
+    return join(connection)
+
+
+def join(connection: Connection, lease: float = 60) -> int:
+    return jobs.join(
+        connection, name="r", host="h", pid=1, version="0", pools=["default"], capacity=9, lease=lease
+    )  # fmt: skip
+
+
+def claim(connection: Connection, process: int) -> jobs.Grant:
+    (grant,) = jobs.claim(connection, process, ["default"], 9)
+    return grant
+
+
+def test_a_grant_tells_all_that_a_job_needs(connection: Connection, process: int) -> None:
+    (signal,) = connection.execute("SELECT pgsig.emit('a.b', '[1]', 's')").fetchone() or (0,)
+    operator = do.operator(connection, "op", command=["x"], params={"a": 1, "b": 1})
+    run = do.start(connection, operator, "s", evidence=[signal], params={"b": 2})
+    grant = claim(connection, process)
+    assert (grant.key, grant.workflow, grant.operator, grant.subject, grant.kind) == ((run, 1), "w", "op", "s", "batch")
+    assert (grant.params, grant.action, grant.problem) == ({"a": 1, "b": 2}, "START", "")
+    assert '"key": "a.b"' in grant.cause
+    assert jobs.claim(connection, process, ["default"], 9) == []
+    assert [(one.run_id, one.epoch) for one in jobs.held(connection, process)] == [grant.key]
+
+
+def test_without_a_lease_nothing_is_claimed(connection: Connection, process: int) -> None:
+    jobs.leave(connection, process)
+    assert not jobs.renew(connection, process, lease=60)
+    with pytest.raises(psycopg.Error) as caught:
+        jobs.claim(connection, process, ["default"], 1)
+    assert caught.value.sqlstate == "PS301"
+
+
+def test_a_report_under_an_old_epoch_changes_nothing(connection: Connection, process: int) -> None:
+    run = do.start(connection, do.operator(connection, "op"))
+    old = claim(connection, process)
+    assert jobs.report(connection, *old.key, State.RUNNING)
+    assert jobs.report(connection, *old.key, State.RETRYING, reason="nul \0 and lone \udc80")
+    assert not jobs.report(connection, *old.key, State.FAILED)
+    row = do.run_row(connection, run)
+    assert (row["state"], row["attempt"], row["reason"]) == ("retrying", 2, "nul � and lone ?")
+    new = claim(connection, process)
+    assert new.epoch == old.epoch + 2
+    assert not jobs.ready(connection, *old.key)
+
+
+def test_an_attempt_that_is_not_charged_keeps_its_number(connection: Connection, process: int) -> None:
+    do.start(connection, do.operator(connection, "op"))
+    assert jobs.report(connection, *claim(connection, process).key, State.RETRYING, charged=False)
+    assert claim(connection, process).attempt == 1
+
+
+def test_a_delay_is_waited_for(connection: Connection, process: int) -> None:
+    do.start(connection, do.operator(connection, "op"))
+    jobs.report(connection, *claim(connection, process).key, State.RETRYING, delay=1e300)
+    assert jobs.claim(connection, process, ["default"], 1) == []
+
+
+def test_a_reload_that_was_handed_over_is_handed_to_the_next_attempt(connection: Connection, process: int) -> None:
+    run = do.start(connection, do.operator(connection, "op", "streaming"))
+    grant = claim(connection, process)
+    jobs.report(connection, *grant.key, State.RUNNING)
+    reload = do.reload(connection, run, [])
+    assert jobs.orders(connection, process) == [jobs.Order(run, grant.epoch, False, reload, "[]")]
+    assert jobs.report_reload(connection, reload, grant.epoch, "delivered")
+    assert jobs.orders(connection, process) == []
+    jobs.report(connection, *grant.key, State.RETRYING)
+    again = claim(connection, process)
+    jobs.report(connection, *again.key, State.RUNNING)
+    assert [order.reload_id for order in jobs.orders(connection, process)] == [reload]
+    assert not jobs.report_reload(connection, reload, grant.epoch, "acknowledged")
+    assert jobs.report_reload(connection, reload, again.epoch, "acknowledged")
+
+
+def test_a_handover_ends_an_old_run_that_waits_for_its_next_attempt(connection: Connection, process: int) -> None:
+    operator = do.operator(connection, "op", "streaming")
+    old = do.start(connection, operator, slots=2)
+    jobs.report(connection, *claim(connection, process).key, State.RETRYING, delay=1000)
+    new = do.start(connection, operator, slots=2, handover_of=old)
+    grant = claim(connection, process)
+    jobs.report(connection, *grant.key, State.RUNNING)
+    assert jobs.ready(connection, *grant.key)
+    assert do.run_row(connection, old)["state"] == "stopped"
+    assert do.states(connection, old)[-1] == "stopped"
+    assert do.run_row(connection, new)["ready_at"]
+
+
+def test_the_runs_of_the_dead_are_found(connection: Connection, process: int) -> None:
+    other = join(connection, lease=0.001)
+    jobs.renew(connection, other, lease=60)
+    run = do.start(connection, do.operator(connection, "op", retries=2))
+    claim(connection, other)
+    assert jobs.reap(connection, quiet=0) == []
+    jobs.leave(connection, other)
+    # A server that has just started judges no lease; who has said that it ended needs no judgement.
+    assert [(one.run_id, one.spec["retries"]) for one in jobs.reap(connection, quiet=1e6)] == [(run, 2)]
+
+
+def test_signals_of_late_commits_are_not_skipped(connection: Connection, database: str) -> None:
+    (start,) = connection.execute("SELECT pg_current_snapshot()::text").fetchone() or ("",)
+    with psycopg.connect(database) as late:
+        late.execute("SELECT pgsig.emit('config.late', '1')")
+        connection.execute("SELECT pgsig.emit('config.early', '2')")
+        connection.execute("SELECT pgsig.emit('other.early')")
+        found, cursor = in_job.signals_after(connection, "default", r"^config\.", start)
+        assert [one.key for one in found] == ["config.early"]
+        late.commit()
+    found, cursor = in_job.signals_after(connection, "default", r"^config\.", cursor)
+    assert [(one.key, one.value) for one in found] == [("config.late", "1")]
+    assert in_job.signals_after(connection, "default", r"^config\.", cursor)[0] == []
+    assert in_job.signals_after(connection, "elsewhere", r"^config\.", start)[0] == []
+
+
+def test_pages_of_signals_and_the_cursor_of_each(connection: Connection) -> None:
+    (cursor,) = connection.execute("SELECT pg_current_snapshot()::text").fetchone() or ("",)
+    connection.execute("SELECT pgsig.emit('k.n', to_jsonb(n)) FROM generate_series(1, 7) n")
+    seen: list[str] = []
+    while True:
+        found, cursor = in_job.signals_after(connection, "default", "^k", cursor, most=3)
+        seen += [one.value for one in found]
+        if not found:
+            break
+    assert seen == list("1234567")
+    (first, *_), _ = in_job.signals_after(connection, "default", "^k", "1:1:", most=2)
+    after, _ = in_job.signals_after(connection, "default", "^k", first.cursor)
+    assert [one.value for one in after] == list("234567")
+
+
+def test_what_a_job_says_is_refused_once_its_grant_is_over(connection: Connection, process: int) -> None:
+    do.start(connection, do.operator(connection, "op"))
+    grant = claim(connection, process)
+    in_job.emit(connection, *grant.key, "default", "w.op", [{"key": "a.b"}])
+    for what in ("progress", "result", "checkpoint"):
+        in_job.note(connection, *grant.key, what, {"x": 1})
+    jobs.report(connection, *grant.key, State.RETRYING)
+    with pytest.raises(Conflict, match="PS402"):
+        in_job.emit(connection, *grant.key, "default", "w.op", [{"key": "a.b"}])
+    with pytest.raises(Conflict, match="PS402"):
+        in_job.note(connection, *grant.key, "result", 2)
+    assert connection.execute("SELECT count(*) FROM pgsig.signals WHERE key = 'a.b'").fetchone() == (1,)
+    # The next attempt gets what was left for it.
+    assert claim(connection, process).checkpoint == '{"x": 1}'
+
+
+def test_output_is_trimmed_from_its_beginning(connection: Connection, process: int) -> None:
+    run = do.start(connection, do.operator(connection, "op"))
+    grant = claim(connection, process)
+    for n in range(10):
+        output.log_add(connection, *grant.key, f"line {n}\n")
+    assert output.log_size(connection, run) == 70
+    for limit in (35, 20):
+        output.log_trim(connection, run, limit)
+    assert do.output(connection, run) == "[pgsig: 56 bytes of earlier output were dropped]\nline 8\nline 9\n"
+    output.log_add(connection, run, grant.epoch + 1, "too late")
+    assert output.log_size(connection, run) == 14

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pgsig.condition import Leaf
 from pgsig.decide.catalog import Catalog, build
-from pgsig.decide.decide import Decision, Fate, decide, needs
-from pgsig.decide.match import Match, match, questions
+from pgsig.decide.decide import Decision, Fate, Past, StateKey, Verdict, custom_key, decide, instance_of, needs
+from pgsig.decide.match import Answers, Match, is_resume, match, questions
 from pgsig.decide.plan import Effects, carry_out
 from pgsig.failpoints import reached
-from pgsig.model import Outcome
+from pgsig.model import Json, Outcome
 from pgsig.store import definitions, signals
 from pgsig.store.database import Connection
 
@@ -61,13 +62,52 @@ class Engine:
     def evaluate(self, catalog: Catalog, matches: Sequence[Match], poison: Mapping[int, str]) -> int:
         """Decide and record. Returns the number of actions."""
         sound = [found for found in matches if found.signal.id not in poison]
-        answers = signals.ask(self.connection, questions(sound))
-        states, live = signals.load(self.connection, needs(sound, answers))
-        decision = decide(catalog, sound, states, live, answers)
+        held = self.held(catalog, sound)
+        answers = signals.ask(self.connection, questions([*held, *sound]))
+        states, live = signals.load(self.connection, needs([*held, *sound], answers))
+        if any(found.rule is not None and found.rule.custom for found in (*held, *sound)):
+            answers |= self.ask_functions([*held, *sound], states, answers)
+        decision = decide(catalog, sound, Past(states, live, held), answers)
         decision.fates += put_aside(matches, poison)
         reached("decided")
         self.record(decision)
         return len(decision.orders)
+
+    def held(self, catalog: Catalog, matches: Sequence[Match]) -> list[Match]:
+        """What waits for the resume of operators that are resumed in this batch, matched again."""
+        resumed = {found.operator.id for found in matches if found.operator is not None and is_resume(found.signal)}
+        again = []
+        for rule_id, signal in signals.held(self.connection, sorted(resumed)):
+            again += [
+                found for found in match(catalog, [signal]) if found.rule is not None and found.rule.rule.id == rule_id
+            ]
+        return again
+
+    def ask_functions(
+        self, matches: Sequence[Match], states: Mapping[StateKey, Json], answers: Answers
+    ) -> dict[tuple[int, str], object]:
+        """Ask the conditions that are SQL functions, one signal after the other: each is given what it remembered of the one before.
+
+        A signal without subject is put to the instance without subject alone.
+        """
+        verdicts: dict[tuple[int, str], object] = {}
+        memory: dict[tuple[StateKey, int], Json] = {}
+        for found in matches:
+            if (rule := found.rule) is None or not rule.custom:
+                continue
+            subject = instance_of(rule, found.signal, answers)
+            key = (rule.rule.id, subject)
+            for leaf in found.hits:
+                if not isinstance(leaf, Leaf) or leaf.met_by is None:
+                    continue
+                before = (states.get(key) or {}).get("custom", {}).get(str(leaf.index))
+                verdict = signals.ask_function(
+                    self.connection, leaf.met_by, found.signal, memory.get((key, leaf.index), before)
+                )
+                verdicts[found.signal.id, custom_key(rule, leaf, subject)] = verdict
+                if isinstance(verdict, Verdict):
+                    memory[key, leaf.index] = verdict.state
+        return verdicts
 
     def record(self, decision: Decision) -> None:
         effects = Effects()
@@ -86,6 +126,10 @@ class Engine:
             document["states"] = [
                 {"rule_id": rule, "subject": subject, "body": body} for (rule, subject), body in decision.states.items()
             ]
+        if decision.pauses:
+            document["pauses"] = [{"operator_id": operator, "mode": mode} for operator, mode in decision.pauses.items()]
+        if decision.released:
+            document["released"] = [{"signal_id": signal, "rule_id": rule} for signal, rule in decision.released]
         if decision.timers:
             document["timers"] = [
                 {"rule_id": rule, "subject": subject, "due": due} for (rule, subject), due in decision.timers.items()

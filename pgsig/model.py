@@ -74,6 +74,10 @@ class Result(StrEnum):
     SKIPPED = "skipped"
     NOT_RUNNING = "not_running"
     OUTRANKED = "outranked"
+    LIMITED = "limited"
+    SHADOW = "shadow"
+    PAUSED = "paused"
+    RESUMED = "resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ class Rule:
 
     ordinal: place among the operator's rules, in order of declaration. by: what an instance is: "subject", "none",
     or a SQL/JSON path into the value. since: signals visible in this snapshot are older than the rule and not for it.
+    most: (firings, seconds) that are carried out; what is above does `then`, or nothing. shadow: it decides, and nothing follows.
     """
 
     id: int
@@ -113,11 +118,14 @@ class Rule:
     condition: Json
     by: str = "subject"
     since: str | None = None
+    most: tuple[int, float] | None = None
+    then: Action | None = None
+    shadow: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """One job definition of a workflow, as the scheduler needs it."""
+    """One job definition of a workflow, as the scheduler needs it. paused: hold, collapse or drop, while it is paused."""
 
     id: int
     namespace: str
@@ -127,6 +135,7 @@ class Operator:
     version: int
     spec: Json
     rules: tuple[Rule, ...] = ()
+    paused: str | None = None
 
     @property
     def path(self) -> str:

@@ -143,6 +143,7 @@ TABLE pgsig_private.action (
     CONSTRAINT action_pkey PRIMARY KEY (id)
     CONSTRAINT action_action_check CHECK ((action = ANY (ARRAY['START'::text, 'STOP'::text, 'RESTART'::text, 'RELOAD'::text, 'NONE'::text])))
 )
+CREATE INDEX action_by_hand ON pgsig_private.action USING btree (operator_id, subject, id) WHERE (rule_id = 0)
 CREATE INDEX action_cause ON pgsig_private.action USING btree (cause_id)
 CREATE UNIQUE INDEX action_once ON pgsig_private.action USING btree (rule_id, subject, cause_id, nth)
 CREATE INDEX action_operator ON pgsig_private.action USING btree (operator_id, id)
@@ -202,11 +203,13 @@ TABLE pgsig_private.operator (
     kind        text NOT NULL
     spec        jsonb NOT NULL
     removed_at  timestamp with time zone
+    paused      text
     CONSTRAINT operator_pkey PRIMARY KEY (id)
     CONSTRAINT operator_workflow_id_name_key UNIQUE (workflow_id, name)
     CONSTRAINT operator_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES pgsig_private.workflow(id)
     CONSTRAINT operator_kind_check CHECK ((kind = ANY (ARRAY['batch'::text, 'streaming'::text])))
     CONSTRAINT operator_name_check CHECK ((name ~ '^[a-z][a-z0-9_-]{0,62}$'::text))
+    CONSTRAINT operator_paused_check CHECK ((paused = ANY (ARRAY['hold'::text, 'collapse'::text, 'drop'::text])))
 )
 
 TABLE pgsig_private.operator_version (
@@ -230,6 +233,7 @@ TABLE pgsig_private.outcome (
     CONSTRAINT outcome_outcome_check CHECK ((outcome = ANY (ARRAY['consumed'::text, 'superseded'::text, 'expired'::text, 'late'::text, 'duplicate'::text, 'held'::text, 'quarantined'::text])))
 )
 CREATE INDEX outcome_action ON pgsig_private.outcome USING btree (action_id) WHERE (action_id IS NOT NULL)
+CREATE INDEX outcome_held ON pgsig_private.outcome USING btree (rule_id, signal_id) WHERE (outcome = 'held'::text)
 
 TABLE pgsig_private.process (
     id          bigint NOT NULL GENERATED ALWAYS AS IDENTITY
@@ -276,6 +280,7 @@ TABLE pgsig_private.rule (
     since       pg_snapshot NOT NULL DEFAULT pg_current_snapshot()
     added_in    integer NOT NULL
     removed_in  integer
+    options     jsonb NOT NULL DEFAULT '{}'::jsonb
     CONSTRAINT rule_pkey PRIMARY KEY (id)
     CONSTRAINT rule_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES pgsig_private.operator(id)
     CONSTRAINT rule_action_check CHECK ((action = ANY (ARRAY['START'::text, 'STOP'::text, 'RESTART'::text, 'RELOAD'::text])))
@@ -396,12 +401,17 @@ TABLE pgsig_private.workflow_version (
 
 -- Functions
 -- Order START, STOP, RESTART or RELOAD of workflow.operator by hand. Returns the position of the manual signal.
-FUNCTION pgsig.act(text,text,text,jsonb,text,text) RETURNS bigint
+FUNCTION pgsig.act(text,text,text,jsonb,text,text,text) RETURNS bigint
 -- Emit one signal in the caller's transaction. Returns its position; with an event_id that was seen before, the first position.
 FUNCTION pgsig.emit(text,jsonb,text,text,text,text,bigint) RETURNS bigint
 -- Emit a JSON array of {key, value, subject, namespace, source, event_id}. All or none; every problem is named. Returns the positions in order.
 FUNCTION pgsig.emit_many(jsonb,text) RETURNS SETOF bigint
+-- Pause the rules of workflow.operator, or of a whole workflow, from this signal on. hold: evaluate what came meanwhile at the resume; collapse: only the newest of it; drop: nothing.
+FUNCTION pgsig.pause(text,text,text,text,text) RETURNS bigint
+-- End a pause: what was held is evaluated in its order, before anything that comes after this signal.
+FUNCTION pgsig.resume(text,text,text,text) RETURNS bigint
 FUNCTION pgsig_private.all_before(text,xid8) RETURNS boolean
+FUNCTION pgsig_private.ask_function(text,jsonb,jsonb) RETURNS record
 FUNCTION pgsig_private.before_signal() RETURNS trigger
 FUNCTION pgsig_private.check_move() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb)
@@ -413,6 +423,7 @@ FUNCTION pgsig_private.forget_rules(bigint[]) RETURNS void
 FUNCTION pgsig_private.join_processes(text,text,text,integer,text,text[],integer,interval) RETURNS bigint
 FUNCTION pgsig_private.lock_instances(bigint[],text[]) RETURNS TABLE(operator_id bigint, subject text, desired text, generation bigint, runs jsonb)
 FUNCTION pgsig_private.maintain() RETURNS SETOF text
+FUNCTION pgsig_private.order_by_hand(text,text,boolean,text,jsonb,text,text[]) RETURNS bigint
 FUNCTION pgsig_private.orders(bigint) RETURNS TABLE(run_id bigint, epoch bigint, stop boolean, reload_id bigint, cause jsonb)
 FUNCTION pgsig_private.ready(bigint,bigint) RETURNS text
 FUNCTION pgsig_private.reap(interval) RETURNS TABLE(run_id bigint, epoch bigint, attempt integer, kind text, spec jsonb, desired text)
@@ -426,3 +437,4 @@ FUNCTION pgsig_private.settle(bigint,text) RETURNS void
 FUNCTION pgsig_private.signal_problems(text,jsonb,text,text,text,text,text) RETURNS SETOF text
 FUNCTION pgsig_private.signals_as_json(bigint[]) RETURNS jsonb
 FUNCTION pgsig_private.take(integer) RETURNS TABLE(lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text, emitted_at timestamp with time zone, xid text, depth smallint, run_id bigint, event_id text)
+FUNCTION pgsig_private.targets(text,text,boolean) RETURNS TABLE(operator_id bigint, path text)

@@ -42,7 +42,7 @@ def _leaf(leaf: Leaf) -> dict[str, Any]:
     tree: dict[str, Any] = {"signal": leaf.pattern}
     if leaf.eq is not MISSING:
         tree["eq"] = leaf.eq
-    for name in ("where", "source", "subject", "distinct"):
+    for name in ("where", "source", "subject", "distinct", "met_by"):
         if getattr(leaf, name) is not None:
             tree[name] = getattr(leaf, name)
     if leaf.mode != "edge":

@@ -34,3 +34,11 @@ def text(length: float) -> str:
         if count:
             parts.append(f"{count}{unit}")
     return "".join(parts) or "0s"
+
+
+def limit(text: object) -> tuple[int, float]:
+    """A rate like `3/1h` as (count, seconds). Raises ValueError with what is wrong."""
+    count, slash, length = str(text).partition("/")
+    if not slash or not count.isdecimal() or not 1 <= int(count) <= 1000:
+        raise ValueError(f'"{text}" is not a limit: write a count from 1 to 1000 and a duration, like 3/1h')
+    return int(count), seconds(length)

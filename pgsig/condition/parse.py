@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,7 @@ BESIDE: dict[str, frozenset[str]] = {
             "count",
             "distinct",
             "sum",
+            "met_by",
             "within",
             "label",
         }
@@ -58,6 +60,7 @@ BESIDE: dict[str, frozenset[str]] = {
 }
 DEEPEST = 32
 MOST_PARTS = 100
+FUNCTION = re.compile(r"[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*")
 STATES = ("queued", "starting", "running", "ready", "retrying", "succeeded", "failed", "stopped", "lost")
 
 
@@ -144,6 +147,13 @@ def _signal(tree: dict[str, Any], where: str, context: Context) -> Node:
     mode = _mode(tree, where, context)
     count, total = _count(tree, where, context), _total(tree, where, context)
     several = count > 1 or total is not None
+    met_by = tree.get("met_by")
+    if met_by is not None and (not isinstance(met_by, str) or not FUNCTION.fullmatch(met_by)):
+        context.wrong(
+            f"{where}/met_by", "met_by names a SQL function with its schema", "for instance ops.is_met", "PS503"
+        )
+    if met_by is not None and mode in ("sticky", "latest"):
+        context.wrong(f"{where}/met_by", f"met_by does not go with {mode}", "keep one", "PS506")
     if several and mode != "edge":
         one = "count" if count > 1 else "sum"
         context.wrong(
@@ -157,7 +167,7 @@ def _signal(tree: dict[str, Any], where: str, context: Context) -> Node:
         context.wrong(f"{where}/distinct", "distinct says what count counts", "add count: 2 or more", "PS506")
     leaf = Leaf(
         index, key, tree.get("eq", MISSING), tree.get("where"), tree.get("source"), tree.get("subject"), mode, count,
-        tree.get("label"), tree.get("distinct"), total,
+        tree.get("label"), tree.get("distinct"), total, met_by,
     )  # fmt: skip
     if "within" not in tree:
         return leaf

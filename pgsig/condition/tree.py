@@ -32,7 +32,8 @@ class Leaf:
     mode: edge (each match counts, oldest first), latest (only the newest match, older ones are superseded), changed (an edge when
     the value differs from the last one), sticky (a level: the last match's truth, never consumed); watch and arm are the two ends
     of an `Absent`. count: matches that it takes, with different values at `distinct` where that is given. total: (path, number that
-    the sum of the values there has to reach).
+    the sum of the values there has to reach). met_by: a SQL function (signal jsonb, state jsonb) → (state jsonb, met boolean) that
+    says which matches count, with a state of its own.
     """
 
     index: int
@@ -46,6 +47,7 @@ class Leaf:
     label: str | None = None
     distinct: str | None = None
     total: tuple[str, float] | None = None
+    met_by: str | None = None
 
     @property
     def path(self) -> str | None:

@@ -21,12 +21,16 @@ Hit = tuple[
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """A rule fired. evidence: what it consumed, or the signal itself where levels alone made it fire. nth: counts those of a cause."""
+    """A rule fired. evidence: what it consumed, or the signal itself where levels alone made it fire. nth: counts those of a cause.
+
+    limited: it fired more often than its limit allows.
+    """
 
     nth: int
     evidence: tuple[int, ...]
     depth: int
     explanation: Json
+    limited: bool = False
 
 
 @dataclass(slots=True)
@@ -69,12 +73,24 @@ def advance(
         evidence = tuple(entry.id for entry in used) or (signal.id,)
         depth = max((entry.depth for entry in used), default=signal.depth) + 1
         explanation = explain(rule.root, View(state.pending, levels, now), used)
-        result.firings.append(Firing(nth, evidence, depth, explanation))
+        result.firings.append(Firing(nth, evidence, depth, explanation, _limited(rule, state, now)))
         if not used:  # levels alone: nothing to consume, so it fires once for each signal
             break
         state.drop({entry.id for entry in used})
         result.outcomes += [(entry.id, Outcome.CONSUMED, nth, None) for entry in used]
     return result
+
+
+def _limited(rule: CompiledRule, state: RuleState, now: float) -> bool:
+    """Count a firing against the rule's limit. True if it is above."""
+    if rule.rule.most is None:
+        return False
+    count, length = rule.rule.most
+    state.fired = [at for at in state.fired if at > now - length]
+    if len(state.fired) >= count:
+        return True
+    state.fired.append(now)
+    return False
 
 
 def _absorb(

@@ -15,7 +15,7 @@ class CompiledRule:
     """A rule with its tree. simple: one edge that fires at each match, so that it keeps no state.
 
     spans: (leaf numbers, seconds) of each `within`. windows: (leaf numbers, window) of each calendar window. absents: its absences.
-    timed: whether time alone can change what it says.
+    timed: whether time alone can change what it says. custom: whether a SQL function has a say.
     """
 
     rule: Rule
@@ -27,6 +27,7 @@ class CompiledRule:
     windows: tuple[tuple[frozenset[int], Window], ...]
     absents: tuple[Absent, ...]
     timed: bool
+    custom: bool
     since_xmax: int
     since_open: frozenset[int]
 
@@ -79,14 +80,24 @@ def compile_rule(rule: Rule, operator: Operator) -> CompiledRule:
     absents = tuple(n for n in nodes if isinstance(n, Absent))
     debounced = any(isinstance(n, Debounce) for n in nodes)
     return CompiledRule(
-        rule, operator, root, tuple(leaves(root)), simple=_is_simple(root), spans=spans, windows=windows, absents=absents,
-        timed=bool(spans or windows or absents or debounced), since_xmax=xmax, since_open=running,
-    )  # fmt: skip
+        rule,
+        operator,
+        root,
+        tuple(leaves(root)),
+        simple=_is_simple(root) and rule.most is None,
+        spans=spans,
+        windows=windows,
+        absents=absents,
+        timed=bool(spans or windows or absents or debounced),
+        custom=any(isinstance(n, Leaf) and n.met_by for n in nodes),
+        since_xmax=xmax,
+        since_open=running,
+    )
 
 
 def _is_simple(root: Node) -> bool:
     if isinstance(root, Leaf):
-        return root.mode == "edge" and root.count == 1 and root.total is None
+        return root.mode == "edge" and root.count == 1 and root.total is None and root.met_by is None
     return isinstance(root, Tick)
 
 

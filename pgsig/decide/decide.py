@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 
 from pgsig.condition import Leaf, Tick
 from pgsig.decide.advance import Firing, Hit, advance
@@ -19,7 +21,7 @@ from pgsig.decide.match import Answers, Match, found_at, satisfied
 from pgsig.decide.pass_time import next_due
 from pgsig.decide.plan import Order
 from pgsig.decide.state import RuleState
-from pgsig.model import Action, Json, Operator, Outcome, Signal
+from pgsig.model import Action, Json, Operator, Outcome, Result, Signal
 
 StateKey = tuple[int, str]  # rule id, instance
 
@@ -39,12 +41,16 @@ class Fate:
 @dataclass(slots=True)
 class Decision:
     """orders, in the order in which they are carried out; fates; the states that changed, None for those with nothing left to
-    remember; timers: when each changed instance of a rule that knows time wants to be looked at, None for not at all."""
+    remember; timers: when each changed instance of a rule that knows time wants to be looked at, None for not at all; pauses: by
+    operator, None where it was resumed; released: (signal, rule) that were held and are no longer.
+    """
 
     orders: list[Order] = field(default_factory=list)
     fates: list[Fate] = field(default_factory=list)
     states: dict[StateKey, Json | None] = field(default_factory=dict)
     timers: dict[StateKey, float | None] = field(default_factory=dict)
+    pauses: dict[int, str | None] = field(default_factory=dict)
+    released: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,29 @@ class Needs:
     states: frozenset[StateKey]
     whole_rules: frozenset[int]
     operators: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What was loaded of it. states: bodies by (rule, instance). live: subjects of live instances by operator. held: the matches
+    that wait for the resume of operators that are resumed in this batch."""
+
+    states: Mapping[StateKey, Json] = field(default_factory=dict)
+    live: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    held: Sequence[Match] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a `met_by` function said."""
+
+    met: bool
+    state: Json
+
+
+def custom_key(rule: CompiledRule, leaf: Leaf, subject: str) -> str:
+    """Under which name the verdict on a signal is among the answers."""
+    return f"met_by {rule.rule.id} {leaf.index} {subject}"
 
 
 def needs(matches: Iterable[Match], answers: Answers) -> Needs:
@@ -86,44 +115,34 @@ def instance_of(rule: CompiledRule, signal: Signal, answers: Answers) -> str:
     return str(answers.get((signal.id, rule.rule.by)) or "")
 
 
-def decide(
-    catalog: Catalog,
-    matches: Sequence[Match],
-    states: Mapping[StateKey, Json],
-    live: Mapping[int, Sequence[str]],
-    answers: Answers,
-) -> Decision:
-    """The whole decision for a batch. states: bodies by (rule, instance), everything that `needs` named. live: subjects of the live
-    instances of the operators that `needs` named."""
-    return _Decider(catalog, states, live, answers).run(matches)
+def decide(catalog: Catalog, matches: Sequence[Match], past: Past, answers: Answers) -> Decision:
+    """The whole decision for a batch. past: everything that `needs` named. answers: what Postgres said of `questions`."""
+    return _Decider(catalog, past, answers).run(matches)
+
+
+End = tuple[int, Outcome, int | None, str | None]  # signal, outcome, which firing consumed it, detail
+Fired = tuple[CompiledRule, str, Firing]  # rule, instance, firing
 
 
 class _Decider:
-    def __init__(
-        self, catalog: Catalog, states: Mapping[StateKey, Json], live: Mapping[int, Sequence[str]], answers: Answers
-    ) -> None:
-        self.catalog, self.live, self.answers = catalog, live, answers
-        self.states = {key: RuleState.from_json(body) for key, body in states.items()}
+    def __init__(self, catalog: Catalog, past: Past, answers: Answers) -> None:
+        self.catalog, self.live, self.answers = catalog, past.live, answers
+        self.states = {key: RuleState.from_json(body) for key, body in past.states.items()}
         self.by_rule: dict[int, set[str]] = {}
         for rule_id, subject in self.states:
             self.by_rule.setdefault(rule_id, set()).add(subject)
+        self.paused = {operator.id: operator.paused for operator in catalog.operators.values() if operator.paused}
+        self.held: dict[int, list[Match]] = {}
+        for found in past.held:
+            if found.rule is not None:
+                self.held.setdefault(found.rule.operator.id, []).append(found)
         self.dirty: set[StateKey] = set()
         self.decision = Decision()
 
     def run(self, matches: Sequence[Match]) -> Decision:
-        start = 0
-        while start < len(matches):
-            # The matches of one signal and one operator compete with each other.
-            first = matches[start]
-            end = start + 1
-            while (
-                end < len(matches)
-                and matches[end].signal is first.signal
-                and _operator(matches[end]) is _operator(first)
-            ):
-                end += 1
-            self.contest(matches[start:end])
-            start = end
+        # The matches of one signal and one operator compete with each other.
+        for _, competing in groupby(matches, key=_signal_and_operator):
+            self.contest(list(competing))
         for key in self.dirty:
             state = self.states[key]
             rule = self.catalog.rules[key[0]]
@@ -135,43 +154,19 @@ class _Decider:
         return self.decision
 
     def contest(self, matches: Sequence[Match]) -> None:
-        fired: list[tuple[CompiledRule, str, Firing]] = []
-        by_hand = [
-            order
-            for found in matches
-            if found.operator is not None and (order := self.manual(found.signal, found.operator))
-        ]
-        fates: list[tuple[int, str, int, Outcome, int | None, str | None]] = []
+        signal = matches[0].signal
+        by_hand: list[Order] = []
+        fired: list[Fired] = []
+        ends: list[tuple[int, str, End]] = []
         for found in matches:
-            if found.rule is None:
-                continue
-            try:
-                hits = [self.hit(leaf, found.signal) for leaf in found.hits]
-            except (ValueError, RecursionError) as error:
-                fates.append(
-                    (
-                        found.rule.rule.id,
-                        "",
-                        found.signal.id,
-                        Outcome.QUARANTINED,
-                        None,
-                        f"its value cannot be read: {type(error).__name__}",
-                    )
-                )
-                continue
-            if not hits:
-                targets, home = [found.signal.subject], found.signal.subject
-            elif not any(ok or (isinstance(leaf, Leaf) and leaf.mode != "edge") for leaf, ok, _ in hits):
-                continue
-            else:
-                home = instance_of(found.rule, found.signal, self.answers)
-                targets = self.instances(found.rule, home)
-            for subject in targets:
-                firings, ends = self.meet(found.rule, subject, found.signal, hits, visiting=subject != home)
-                fired += [(found.rule, subject, firing) for firing in firings]
-                fates += [(found.rule.rule.id, subject, *end) for end in ends]
-        numbers = self.order(matches[0].signal, fired, by_hand)
-        for rule_id, subject, signal_id, outcome, nth, detail in fates:
+            if found.operator is not None:
+                by_hand += self.manual(found.signal, found.operator)
+            elif found.rule is not None and found.rule.operator.id in self.paused:
+                self.hold(found, found.rule)
+            elif found.rule is not None:
+                self.evaluate(found, found.rule, fired, ends)
+        numbers = self.order(signal, fired, by_hand)
+        for rule_id, subject, (signal_id, outcome, nth, detail) in ends:
             number = numbers.get((rule_id, subject, nth)) if nth is not None else None
             fate = Fate(signal_id, rule_id, subject, outcome, number, detail)
             if nth is not None and number is None:
@@ -179,9 +174,37 @@ class _Decider:
                 fate = Fate(signal_id, rule_id, subject, Outcome.QUARANTINED, None, why)
             self.decision.fates.append(fate)
 
+    def evaluate(self, found: Match, rule: CompiledRule, fired: list[Fired], ends: list[tuple[int, str, End]]) -> None:
+        """Let one rule meet one signal in every instance that the signal reaches."""
+        signal = found.signal
+        hits = self.hits(found, rule)
+        if hits is None:
+            return
+        home = instance_of(rule, signal, self.answers) if hits else signal.subject
+        for subject in self.instances(rule, home) if hits else [home]:
+            firings, here = self.meet(rule, subject, signal, hits, visiting=subject != home)
+            fired += [(rule, subject, firing) for firing in firings]
+            ends += [(rule.rule.id, subject, end) for end in here]
+
+    def hits(self, found: Match, rule: CompiledRule) -> list[Hit] | None:
+        """The leaves that a signal names, with their truth; none for a timer; None where the rule is not interested after all."""
+        try:
+            hits = [self.hit(leaf, found.signal) for leaf in found.hits]
+        except (ValueError, RecursionError) as error:
+            why = f"its value cannot be read: {type(error).__name__}"
+            self.decision.fates.append(Fate(found.signal.id, rule.rule.id, "", Outcome.QUARANTINED, None, why))
+            return None
+        if hits and not any(ok or (isinstance(leaf, Leaf) and leaf.mode != "edge") for leaf, ok, _ in hits):
+            return None
+        return hits
+
+    def hit(self, leaf: Leaf | Tick, signal: Signal) -> Hit:
+        there, x = found_at(leaf, signal, self.answers)
+        return leaf, there and satisfied(leaf, signal, self.answers), x
+
     def meet(
         self, rule: CompiledRule, subject: str, signal: Signal, hits: list[Hit], visiting: bool
-    ) -> tuple[list[Firing], list[tuple[int, Outcome, int | None, str | None]]]:
+    ) -> tuple[list[Firing], list[End]]:
         if rule.simple:
             return _fire_simple(rule, signal)
         key = (rule.rule.id, subject)
@@ -189,14 +212,27 @@ class _Decider:
         if state is None:
             state = self.states[key] = RuleState()
             self.by_rule.setdefault(rule.rule.id, set()).add(subject)
+        if rule.custom:
+            for leaf in (leaf for leaf, _, _ in hits if isinstance(leaf, Leaf) and leaf.met_by):
+                verdict = self.answers.get((signal.id, custom_key(rule, leaf, subject)))
+                if isinstance(verdict, str):
+                    return [], [(signal.id, Outcome.QUARANTINED, None, f"{leaf.met_by}: {verdict}")]
+            hits = [self.custom(rule, state, subject, signal, hit) for hit in hits]
         shared = self.states.get((rule.rule.id, ""))
         result = advance(rule, state, shared, signal, hits, visiting=visiting, timer=not hits)
         self.dirty.add(key)
         return result.firings, result.outcomes
 
-    def hit(self, leaf: Leaf | Tick, signal: Signal) -> Hit:
-        there, x = found_at(leaf, signal, self.answers)
-        return leaf, there and satisfied(leaf, signal, self.answers), x
+    def custom(self, rule: CompiledRule, state: RuleState, subject: str, signal: Signal, hit: Hit) -> Hit:
+        """What a `met_by` function said of a signal, in one instance."""
+        leaf, ok, x = hit
+        if isinstance(leaf, Tick) or leaf.met_by is None or not ok:
+            return hit
+        verdict = self.answers.get((signal.id, custom_key(rule, leaf, subject)))
+        if not isinstance(verdict, Verdict):
+            return leaf, False, x
+        state.custom[str(leaf.index)] = verdict.state
+        return leaf, verdict.met, x
 
     def instances(self, rule: CompiledRule, subject: str) -> list[str]:
         """A signal with a subject belongs to its instance; one without reaches every live instance, or the one without subject."""
@@ -207,53 +243,132 @@ class _Decider:
             return sorted(alive) or [""]
         return sorted({"", *alive, *self.by_rule.get(rule.rule.id, ())})
 
-    def order(
-        self, signal: Signal, fired: list[tuple[CompiledRule, str, Firing]], by_hand: list[Order]
-    ) -> dict[tuple[int, str, int | None], int]:
+    def order(self, signal: Signal, fired: list[Fired], by_hand: list[Order]) -> dict[tuple[int, str, int | None], int]:
         """Turn firings into orders. Returns the order's number by (rule, instance, nth); a chain that is too long has none."""
         numbers: dict[tuple[int, str, int | None], int] = {}
         self.decision.orders += by_hand
         for subject in sorted({subject for _, subject, _ in fired}):
             here = [
-                (rule, firing)
+                (rule, firing, _instead(rule, firing))
                 for rule, at, firing in fired
                 if at == subject and firing.depth <= self.catalog.depth_limit
             ]
-            if not here:
-                continue
-            winner: CompiledRule | None = min((rule for rule, _ in here), key=_rank)
+            able = [(_rank(rule, firing), rule) for rule, firing, instead in here if instead is None]
+            winner = min(able, key=itemgetter(0))[1] if able else None
             if any(order.subject == subject and order.action is Action.STOP for order in by_hand):
                 winner = None
-            for rule, firing in here:
+            for rule, firing, instead in here:
                 numbers[rule.rule.id, subject, firing.nth] = len(self.decision.orders)
-                self.decision.orders.append(Order(
-                    rule.operator, rule.rule.id, subject, rule.rule.action, signal.id, firing.nth, firing.depth, firing.evidence,
-                    firing.explanation, outranked=rule is not winner,
-                ))  # fmt: skip
+                beaten = Result.OUTRANKED if rule is not winner else None
+                self.decision.orders.append(
+                    Order(
+                        rule.operator,
+                        rule.rule.id,
+                        subject,
+                        _action(rule, firing),
+                        signal.id,
+                        firing.nth,
+                        firing.depth,
+                        firing.evidence,
+                        firing.explanation,
+                        instead=instead or beaten,
+                    )
+                )
         return numbers
 
-    def manual(self, signal: Signal, operator: Operator) -> Order | None:
+    # ── by hand ──
+
+    def manual(self, signal: Signal, operator: Operator) -> list[Order]:
+        """An order by hand. PAUSE and RESUME change the operator itself, from this place of the log on."""
         try:
             value = json.loads(signal.value)
-            action = Action(value["action"])
+            word = value["action"]
         except (ValueError, KeyError, TypeError, RecursionError):
-            return None  # pgsig.act writes no such value
+            return []  # pgsig.act writes no such value
         reason = value.get("reason") or "no reason given"
-        return Order(operator, 0, signal.subject, action, signal.id, 0, signal.depth + 1, (signal.id,),
-                     {"text": f"by hand, {signal.source}: {reason}", "met": True, "have": 1, "need": 1, "evidence": [signal.id]},
-                     params=value.get("params"))  # fmt: skip
+        told = f"by hand, {signal.source}: {reason}"
+        order = Order(
+            operator,
+            0,
+            signal.subject,
+            Action.NONE,
+            signal.id,
+            0,
+            signal.depth + 1,
+            (signal.id,),
+            {"text": told, "met": True, "have": 1, "need": 1, "evidence": [signal.id]},
+            params=value.get("params"),
+        )
+        if word == "PAUSE":
+            self.paused[operator.id] = self.decision.pauses[operator.id] = value.get("mode", "hold")
+            return [replace(order, instead=Result.PAUSED)]
+        if word == "RESUME":
+            self.resume(operator)
+            return [replace(order, instead=Result.RESUMED)]
+        return [replace(order, action=Action(word))] if word in Action.__members__ else []
+
+    def hold(self, found: Match, rule: CompiledRule) -> None:
+        """Rule 8: a signal for a paused operator is kept for its resume, or dropped; both are recorded."""
+        if self.hits(found, rule) is None:
+            return
+        mode = self.paused[rule.operator.id]
+        if mode == "drop":
+            fate = Fate(found.signal.id, rule.rule.id, "", Outcome.EXPIRED, None, "dropped, its operator was paused")
+        else:
+            fate = Fate(found.signal.id, rule.rule.id, "", Outcome.HELD, None, mode)
+            self.held.setdefault(rule.operator.id, []).append(found)
+        self.decision.fates.append(fate)
+
+    def resume(self, operator: Operator) -> None:
+        """Evaluate what was held, in its order, as if it came now; of a collapsed pause only the newest of each rule and instance."""
+        mode = self.paused.pop(operator.id, None)
+        self.decision.pauses[operator.id] = None
+        held = self.held.pop(operator.id, [])
+        again = {(found.signal.id, found.rule.rule.id) for found in held if found.rule is not None}
+        self.decision.released += sorted(again)
+        self.decision.fates = [
+            fate
+            for fate in self.decision.fates
+            if fate.outcome is not Outcome.HELD or (fate.signal_id, fate.rule_id) not in again
+        ]
+        if mode == "collapse":
+            held = self.newest(held)
+        for _, competing in groupby(held, key=_signal_and_operator):
+            self.contest(list(competing))
+
+    def newest(self, held: list[Match]) -> list[Match]:
+        last: dict[tuple[int, str], Match] = {}
+        for found in held:
+            if found.rule is None:
+                continue
+            place = (found.rule.rule.id, instance_of(found.rule, found.signal, self.answers))
+            if (before := last.get(place)) is not None:
+                why = f"collapsed at resume, by signal {found.signal.id}"
+                fate = Fate(before.signal.id, place[0], place[1], Outcome.SUPERSEDED, None, why)
+                self.decision.fates.append(fate)
+            last[place] = found
+        return [found for found in held if any(found is kept for kept in last.values())]
 
 
-def _fire_simple(
-    rule: CompiledRule, signal: Signal
-) -> tuple[list[Firing], list[tuple[int, Outcome, int | None, str | None]]]:
+def _fire_simple(rule: CompiledRule, signal: Signal) -> tuple[list[Firing], list[End]]:
     explanation = {**explain(rule.root, View({}, {})), "met": True, "have": 1, "evidence": [signal.id]}
     return [Firing(0, (signal.id,), signal.depth + 1, explanation)], [(signal.id, Outcome.CONSUMED, 0, None)]
 
 
-def _rank(rule: CompiledRule) -> tuple[bool, int]:
-    return rule.rule.action is not Action.STOP, rule.rule.ordinal
+def _instead(rule: CompiledRule, firing: Firing) -> Result | None:
+    if rule.rule.shadow:
+        return Result.SHADOW
+    return Result.LIMITED if firing.limited and rule.rule.then is None else None
 
 
-def _operator(found: Match) -> Operator | None:
-    return found.operator if found.rule is None else found.rule.operator
+def _action(rule: CompiledRule, firing: Firing) -> Action:
+    return rule.rule.then if firing.limited and rule.rule.then is not None else rule.rule.action
+
+
+def _rank(rule: CompiledRule, firing: Firing) -> tuple[bool, int]:
+    return _action(rule, firing) is not Action.STOP, rule.rule.ordinal
+
+
+def _signal_and_operator(found: Match) -> tuple[int, int]:
+    operator = found.operator if found.rule is None else found.rule.operator
+    return found.signal.id, operator.id if operator is not None else 0

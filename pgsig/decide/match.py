@@ -71,6 +71,11 @@ def questions(matches: Iterable[Match]) -> list[tuple[Signal, str, bool]]:
     return list(asked.values())
 
 
+def is_resume(signal: Signal) -> bool:
+    """Whether an order by hand ends a pause."""
+    return '"RESUME"' in signal.value
+
+
 def satisfied(leaf: Leaf | Tick, signal: Signal, answers: Answers) -> bool:
     """Whether a signal whose key a leaf names also meets its predicates.
 

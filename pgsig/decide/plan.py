@@ -20,7 +20,10 @@ _PARALLEL = re.compile(r"parallel\((\d+)\)")
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An action to be done to one instance. rule_id 0: by hand. nth: which firing of the rule by this cause."""
+    """An action to be done to one instance. rule_id 0: by hand. nth: which firing of the rule by this cause.
+
+    instead: what is recorded without doing anything: another rule won, the rule is at its limit, or only a shadow.
+    """
 
     operator: Operator
     rule_id: int
@@ -32,7 +35,7 @@ class Order:
     evidence: tuple[int, ...]
     explanation: Json
     params: Json = None
-    outranked: bool = False
+    instead: Result | None = None
 
 
 @dataclass(slots=True)
@@ -77,8 +80,9 @@ def slots(operator: Operator) -> int:
 def carry_out(order: Order, instance: Instance, effects: Effects, action_id: int, run_ids: Iterator[int]) -> Result:
     """Work out one order against its instance (changed in place: the next order of the batch sees it) and note its rows."""
     run_id: int | None = None
-    if order.outranked:
-        result, action = Result.OUTRANKED, Action.NONE
+    if order.instead is not None:
+        result = order.instead
+        action = order.action if result is Result.SHADOW else Action.NONE
     else:
         step = _Step(order, instance, effects, action_id, run_ids)
         action = order.action

@@ -30,7 +30,8 @@ Levels = dict[int, Entry]
 class RuleState:
     """pending: signals waited with, by leaf, in their order. levels: the last signal of each level. seen: digest of the last value,
     for leaves that look for a change. armed: since when an absence counts, and by which signal, by its leaf. clock: the latest
-    database time that the instance has seen; a window that ended before it is closed.
+    database time that the instance has seen; a window that ended before it is closed. fired: when it fired lately, for a rule with a
+    limit. custom: what `met_by` functions remember, by leaf.
     """
 
     pending: Pending = field(default_factory=dict)
@@ -38,6 +39,8 @@ class RuleState:
     seen: dict[str, str] = field(default_factory=dict)
     armed: dict[int, Entry] = field(default_factory=dict)
     clock: float = 0.0
+    fired: list[float] = field(default_factory=list)
+    custom: dict[str, Json] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, body: Json) -> RuleState:
@@ -47,6 +50,8 @@ class RuleState:
             dict(body.get("seen", {})),
             {int(k): Entry(*v) for k, v in body.get("armed", {}).items()},
             body.get("clock", 0.0),
+            list(body.get("fired", ())),
+            dict(body.get("custom", {})),
         )
 
     def to_json(self) -> Json | None:
@@ -60,8 +65,7 @@ class RuleState:
             body["seen"] = self.seen
         if self.armed:
             body["armed"] = {str(k): _row(v) for k, v in self.armed.items()}
-        if self.clock:
-            body["clock"] = self.clock
+        body |= {name: kept for name in ("clock", "fired", "custom") if (kept := getattr(self, name))}
         return {"version": 1, **body} if body else None
 
     def drop(self, ids: set[int]) -> None:

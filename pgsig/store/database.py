@@ -31,7 +31,7 @@ def reachable() -> Iterator[None]:
     try:
         yield
     except psycopg.OperationalError as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise Unavailable(
             f"the database cannot be reached: {reason}", code="PS010", fix="set DATABASE_URL, or the PG* variables"
         ) from error

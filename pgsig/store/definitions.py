@@ -13,6 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from pgsig.condition.duration import limit
 from pgsig.definition import Definition, parse
 from pgsig.definition.changes import Changes, KnownOperator, compare
 from pgsig.errors import Conflict, InvalidInput, Problem
@@ -78,9 +79,7 @@ def check_paths(connection: Connection, definition: Definition) -> None:
         except psycopg.errors.SingletonSqlJsonItemRequired:
             fix = "write the predicate alone: $.auc > 0.9, not $ ? (@.auc > 0.9)"
             problems.append(
-                Problem(
-                    "PS528", f'"{use.path}" selects something, a predicate is true or false', use.where, fix
-                )
+                Problem("PS528", f'"{use.path}" selects something, a predicate is true or false', use.where, fix)
             )
         except (psycopg.DataError, psycopg.errors.SyntaxError, psycopg.errors.UndefinedObject) as error:
             what = f'"{use.path}" is not a SQL/JSON path: {error.diag.message_primary}'
@@ -108,13 +107,31 @@ def catalog(connection: Connection) -> list[Operator]:
             kind=Kind(row["kind"]),
             version=row["version"],
             spec=row["spec"],
-            rules=tuple(
-                Rule(rule, row["id"], name, Action(action), ordinal, condition, by, since)
-                for rule, name, action, ordinal, condition, by, since in row["rules"]
-            ),
+            rules=tuple(_rule(row["id"], *rule) for rule in row["rules"]),
+            paused=row["paused"],
         )
         for row in _rows(connection, "catalog")
     ]
+
+
+def _rule(
+    operator: int, rule: int, name: str, action: str, ordinal: int, condition: Json, by: str, since: str, options: Json
+) -> Rule:
+    most = limit(options["max"]) if "max" in options else None
+    then = Action(options["then"]) if "then" in options else None
+    return Rule(
+        rule,
+        operator,
+        name,
+        Action(action),
+        ordinal,
+        condition,
+        by,
+        since,
+        most,
+        then,
+        bool(options.get("shadow")),
+    )
 
 
 def catalog_revisions(connection: Connection) -> dict[int, int]:
@@ -157,9 +174,7 @@ def _save(
         digest=definition.digest,
     )
     operators = [{"name": item.name, "kind": item.kind, "spec": item.spec} for item in definition.operators]
-    saved = _rows(
-        connection, "save_operators", workflow=workflow, version=version, operators=Jsonb(operators)
-    )
+    saved = _rows(connection, "save_operators", workflow=workflow, version=version, operators=Jsonb(operators))
     ids = {row["name"]: row["id"] for row in saved}
 
     kept = {

@@ -20,7 +20,9 @@ class Emitted:
     new: bool
 
 
-def emit(connection: Connection, signals: str, *, source: str, namespace: str = "default", event_id: str | None = None) -> list[Emitted]:
+def emit(
+    connection: Connection, signals: str, *, source: str, namespace: str = "default", event_id: str | None = None
+) -> list[Emitted]:
     """Emit a JSON array of signals in the caller's transaction, all or none.
 
     signals: the array's text, kept as it is down to the last digit. source, namespace, event_id: for signals that name none.
@@ -44,15 +46,23 @@ def problems(connection: Connection, signals: Sequence[Json], namespace: str) ->
 
 
 def act(
-    connection: Connection, operator: str, action: str, *, subject: str = "", params: str = "{}", reason: str = "", namespace: str = "default"
-) -> int:
+    connection: Connection, operator: str, action: str, *, subject: str = "", params: str = "{}", reason: str = "",
+    namespace: str = "default",
+) -> int:  # fmt: skip
     """Order an action of `workflow.operator` by hand. params: JSON text. Returns the position of the manual signal.
 
     Raises NotFound for an unknown operator, InvalidInput for anything else that is wrong.
     """
     found = connection.execute(
         query("act").encode(),
-        {"operator": operator, "action": action, "subject": subject, "params": params, "reason": reason, "namespace": namespace},
+        {
+            "operator": operator,
+            "action": action,
+            "subject": subject,
+            "params": params,
+            "reason": reason,
+            "namespace": namespace,
+        },
     ).fetchone()
     assert found is not None  # a function call gives a row
     return int(found[0])

@@ -48,7 +48,9 @@ class Filter:
     results: tuple[str, ...] | None = None
 
     def parameters(self) -> Row:
-        listed = {name: list(value) if (value := getattr(self, name)) else None for name in ("states", "actions", "results")}
+        listed = {
+            name: list(value) if (value := getattr(self, name)) else None for name in ("states", "actions", "results")
+        }
         return {
             "regex": regex(self.key) if self.key else None, "subject": self.subject, "source": self.source,
             "namespace": self.namespace, **listed,
@@ -90,7 +92,10 @@ def regex(pattern: str) -> str:
     if segments[-1] == "**":
         segments.pop()
         rest = r"(\.[^.]+)*" if segments else ".*"
-    escaped = ["[^.]+" if part == "*" else "".join(c if c.isalnum() or c in "_:-" else f"\\{c}" for c in part) for part in segments]
+    escaped = [
+        "[^.]+" if part == "*" else "".join(c if c.isalnum() or c in "_:-" else f"\\{c}" for c in part)
+        for part in segments
+    ]
     return f"^{'[.]'.join(escaped)}{rest}$"
 
 
@@ -99,19 +104,39 @@ def signals(connection: Connection, want: Filter, place: Place, limit: int, *, c
     if want.key and "*" not in want.key and not (want.subject or want.source):
         names = [want.namespace] if want.namespace else [r["namespace"] for r in rows(connection, "namespaces")]
         above, below = _range(place)
-        found = _listed(connection, "signals_of_key", place, namespaces=names, key=want.key, above=above, below=below, limit=limit + 1, chars=chars)
+        found = _listed(
+            connection,
+            "signals_of_key",
+            place,
+            namespaces=names,
+            key=want.key,
+            above=above,
+            below=below,
+            limit=limit + 1,
+            chars=chars,
+        )
         return _cut(found, limit)
     narrowed = any((want.key, want.subject, want.source, want.namespace))
 
     def look(above: int, below: int, most: int) -> list[Row]:
-        return _listed(connection, "signals_window", place, above=above, below=below, limit=most, chars=chars, **want.parameters())
+        return _listed(
+            connection, "signals_window", place, above=above, below=below, limit=most, chars=chars, **want.parameters()
+        )
 
     return _by_windows(connection, "signal_bounds", look, place, limit, narrowed)
 
 
 def runs(connection: Connection, want: Filter, place: Place, limit: int) -> Page:
     """Runs, newest first."""
-    return _of_operators(connection, "runs", "run_bounds", want, place, limit, narrowed=bool(want.states or want.subject or want.namespace))
+    return _of_operators(
+        connection,
+        "runs",
+        "run_bounds",
+        want,
+        place,
+        limit,
+        narrowed=bool(want.states or want.subject or want.namespace),
+    )
 
 
 def actions(connection: Connection, want: Filter, place: Place, limit: int) -> Page:
@@ -125,7 +150,9 @@ def _of_operators(
 ) -> Page:
     operators: list[int] = []
     if want.workflow or want.operator:
-        found = rows(connection, "operator_ids", namespace=want.namespace, workflow=want.workflow, operator=want.operator)
+        found = rows(
+            connection, "operator_ids", namespace=want.namespace, workflow=want.workflow, operator=want.operator
+        )
         operators = [r["id"] for r in found]
         if not operators:
             return Page([])
@@ -140,7 +167,12 @@ def _of_operators(
 
 
 def _by_windows(
-    connection: Connection, bounds: str, look: Callable[[int, int, int], list[Row]], place: Place, limit: int, narrowed: bool
+    connection: Connection,
+    bounds: str,
+    look: Callable[[int, int, int], list[Row]],
+    place: Place,
+    limit: int,
+    narrowed: bool,
 ) -> Page:
     above, below = _range(place)
     if not narrowed:  # every row fits: the first `limit` of the index are the page
@@ -216,12 +248,19 @@ def here(connection: Connection) -> Cursor:
     return Cursor(rows(connection, "snapshot")[0]["snapshot"])
 
 
-def arrivals(connection: Connection, cursor: Cursor, want: Filter = Filter(), limit: int = 500) -> Arrivals:  # noqa: B008  frozen
+def arrivals(connection: Connection, cursor: Cursor, want: Filter = Filter(), limit: int = 500) -> Arrivals:
     """What became visible since a cursor, in order of position within each look; late commits are not skipped."""
     end = cursor.s2 or here(connection).s1
     rows(connection, "by_index")
     found = rows(
-        connection, "signals_between", s1=cursor.s1, s2=end, done=cursor.done, chars=WHOLE, limit=limit, **want.parameters()
+        connection,
+        "signals_between",
+        s1=cursor.s1,
+        s2=end,
+        done=cursor.done,
+        chars=WHOLE,
+        limit=limit,
+        **want.parameters(),
     )
     marked = [(item, Cursor(cursor.s1, end, item["id"])) for item in found]
     if len(found) == limit:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pgsig.decide.decide import Needs, StateKey
+from pgsig.decide.decide import Needs, StateKey, Verdict
 from pgsig.model import Instance, Json, LiveRun, Signal, State
 from pgsig.store.database import Connection, query
 
@@ -45,6 +45,36 @@ def ask(connection: Connection, questions: Sequence[tuple[Signal, str, bool]]) -
         signal, path, predicate = questions[number]
         found[signal.id, path] = truth if predicate else text
     return found
+
+
+def held(connection: Connection, operators: Sequence[int]) -> list[tuple[int, Signal]]:
+    """The signals that wait for the resume of operators, in their order, each with the rule that it waits at."""
+    if not operators:
+        return []
+    rows = connection.execute(query("held_signals"), {"operators": list(operators)})
+    found = []
+    for rule, position, namespace, key, subject, value, source, at, xid, depth, run_id, event_id in rows.fetchall():
+        found.append(
+            (rule, Signal(position, namespace, key, subject, value, source, at, int(xid), depth, run_id, event_id))
+        )
+    return found
+
+
+def ask_function(connection: Connection, name: str, signal: Signal, state: Json) -> Verdict | str:
+    """What a user's own condition says of a signal, or the error that it made."""
+    said = {
+        "id": signal.id,
+        "key": signal.key,
+        "subject": signal.subject,
+        "source": signal.source,
+        "emitted_at": signal.at.isoformat(),
+    }
+    document = json.dumps(said, ensure_ascii=False)[:-1] + f', "value": {signal.value}}}'
+    given = {"name": name, "signal": document, "state": json.dumps(state, ensure_ascii=False)}
+    row = connection.execute(query("ask_function"), given).fetchone()
+    if row is None or row[2] is not None:
+        return row[2] if row else "it did not answer"
+    return Verdict(row[1], row[0])
 
 
 def load(connection: Connection, needs: Needs) -> tuple[dict[StateKey, Json], dict[int, list[str]]]:

@@ -181,17 +181,50 @@ END $$;
 COMMENT ON FUNCTION pgsig.emit_many IS
     'Emit a JSON array of {key, value, subject, namespace, source, event_id}. All or none; every problem is named. Returns the positions in order.';
 
--- A person's order for one operator. It is a signal like any other: the worker that takes it does what a rule would have done.
+-- Write an order by hand for every operator that a target names. An order is a signal like any other: the worker that takes it does what a rule
+-- would have done. Returns the position of the last one.
+CREATE OR REPLACE FUNCTION pgsig_private.order_by_hand(
+    p_namespace text, p_target text, p_whole boolean, p_subject text, p_value jsonb, p_source text, p_problems text[]
+) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_id       bigint;
+    v_problems text[] := p_problems;
+BEGIN
+    IF NOT EXISTS (SELECT FROM pgsig_private.targets(p_namespace, p_target, p_whole)) THEN
+        v_problems := v_problems || format('PS201 /operator: there is no operator "%s" in namespace "%s" (name it workflow.operator%s; pgsig ps lists them)',
+            left(p_target, 130), left(p_namespace, 63), CASE WHEN p_whole THEN ', or a whole workflow' ELSE '' END);
+    END IF;
+    IF v_problems <> '{}' THEN
+        PERFORM pgsig_private.refuse(v_problems);
+    END IF;
+    FOR v_id IN
+        INSERT INTO pgsig.signals AS s (kind, namespace, key, subject, value, source)
+        SELECT 'manual', p_namespace, 'manual.' || t.path, coalesce(p_subject, ''), p_value, coalesce(p_source, session_user)
+          FROM pgsig_private.targets(p_namespace, p_target, p_whole) t ORDER BY t.path
+        RETURNING s.id
+    LOOP END LOOP;
+    RETURN v_id;
+END $$;
+
+-- The operators in force that a name stands for: workflow.operator, or with p_whole also a workflow.
+CREATE OR REPLACE FUNCTION pgsig_private.targets(p_namespace text, p_target text, p_whole boolean) RETURNS TABLE (operator_id bigint, path text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT o.id, w.name || '.' || o.name
+      FROM pgsig_private.operator o JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+     WHERE w.namespace = p_namespace AND o.removed_at IS NULL AND w.removed_at IS NULL
+       AND (w.name || '.' || o.name = p_target OR (p_whole AND w.name = p_target))
+$$;
+
 CREATE OR REPLACE FUNCTION pgsig.act(
     operator  text,
     action    text,
     subject   text  DEFAULT '',
     params    jsonb DEFAULT '{}',
     reason    text  DEFAULT '',
-    namespace text  DEFAULT 'default'
+    namespace text  DEFAULT 'default',
+    source    text  DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_id       bigint;
     v_problems text[] := '{}';
 BEGIN
     IF upper(act.action) NOT IN ('START', 'STOP', 'RESTART', 'RELOAD') THEN
@@ -200,21 +233,37 @@ BEGIN
     IF jsonb_typeof(act.params) IS DISTINCT FROM 'object' THEN
         v_problems := v_problems || 'PS203 /params: params is a JSON object'::text;
     END IF;
-    IF NOT EXISTS (
-        SELECT FROM pgsig_private.operator o JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-         WHERE w.namespace = act.namespace AND w.name || '.' || o.name = act.operator AND o.removed_at IS NULL
-    ) THEN
-        v_problems := v_problems || format('PS201 /operator: there is no operator "%s" in namespace "%s" (name it workflow.operator; pgsig ps lists them)',
-            left(act.operator, 130), left(act.namespace, 63));
-    END IF;
-    IF v_problems <> '{}' THEN
-        PERFORM pgsig_private.refuse(v_problems);
-    END IF;
-    INSERT INTO pgsig.signals AS s (kind, namespace, key, subject, value, source)
-    VALUES ('manual', act.namespace, 'manual.' || act.operator, coalesce(act.subject, ''),
-            jsonb_build_object('action', upper(act.action), 'params', act.params, 'reason', act.reason), session_user)
-    RETURNING s.id INTO v_id;
-    RETURN v_id;
+    RETURN pgsig_private.order_by_hand(act.namespace, act.operator, false, act.subject,
+        jsonb_build_object('action', upper(act.action), 'params', act.params, 'reason', act.reason), act.source, v_problems);
 END $$;
 COMMENT ON FUNCTION pgsig.act IS
     'Order START, STOP, RESTART or RELOAD of workflow.operator by hand. Returns the position of the manual signal.';
+
+CREATE OR REPLACE FUNCTION pgsig.pause(
+    target    text,
+    mode      text DEFAULT 'hold',
+    reason    text DEFAULT '',
+    namespace text DEFAULT 'default',
+    source    text DEFAULT NULL
+) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_problems text[] := '{}';
+BEGIN
+    IF pause.mode NOT IN ('hold', 'collapse', 'drop') THEN
+        v_problems := v_problems || format('PS204 /mode: "%s" is not a way to pause (use hold, collapse or drop)', left(pause.mode, 60));
+    END IF;
+    RETURN pgsig_private.order_by_hand(pause.namespace, pause.target, true, '',
+        jsonb_build_object('action', 'PAUSE', 'mode', pause.mode, 'reason', pause.reason), pause.source, v_problems);
+END $$;
+COMMENT ON FUNCTION pgsig.pause IS
+    'Pause the rules of workflow.operator, or of a whole workflow, from this signal on. hold: evaluate what came meanwhile at the resume; collapse: only the newest of it; drop: nothing.';
+
+CREATE OR REPLACE FUNCTION pgsig.resume(
+    target text, reason text DEFAULT '', namespace text DEFAULT 'default', source text DEFAULT NULL
+) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN pgsig_private.order_by_hand(resume.namespace, resume.target, true, '',
+        jsonb_build_object('action', 'RESUME', 'reason', resume.reason), resume.source, '{}');
+END $$;
+COMMENT ON FUNCTION pgsig.resume IS 'End a pause: what was held is evaluated in its order, before anything that comes after this signal.';

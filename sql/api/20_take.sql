@@ -19,6 +19,8 @@ DECLARE
     v_lane   record;
     v_cursor pgsig_private.cursor;
     v_end    pg_snapshot;
+    v_done   bigint;
+    v_last_id bigint;
     v_lanes  smallint[]    := '{}';
     v_seqs   bigint[]      := '{}';
     v_s1     pg_snapshot[] := '{}';
@@ -40,31 +42,52 @@ BEGIN
         v_end := coalesce(v_cursor.s2, v_end);
         SELECT l.revision INTO revision FROM pgsig_private.lane l WHERE l.lane = v_lane.lane;
         v_count := 0;
+        v_done := coalesce(v_cursor.last_id, 0);
         lane := v_lane.lane;
+        IF v_cursor.last_id IS NOT NULL THEN
+            -- In the middle of a large window. Mostly its next signals are the next positions: walk those, and do not read and sort the
+            -- whole rest of the window for each batch. Whatever is not among them is found below.
+            FOR id, namespace, key, subject, value, source, emitted_at, xid, depth, run_id, event_id IN
+                SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
+                  FROM pgsig.signals s
+                 WHERE s.id > v_done AND s.id <= v_done + 8 * p_limit AND s.lane + 0 = v_lane.lane
+                   AND pg_visible_in_snapshot(s.xid, v_end) AND NOT pg_visible_in_snapshot(s.xid, v_cursor.s1)
+                 ORDER BY s.id
+                 LIMIT p_limit - v_total
+            LOOP
+                v_count := v_count + 1;
+                v_last_id := id;
+                RETURN NEXT;
+            END LOOP;
+            v_done := v_done + 8 * p_limit;
+        END IF;
         -- UNION ALL, not OR: each branch is one range of the index (lane, xid, id). "+ 0" keeps the planner from walking
         -- the index on id from its beginning in the hope of meeting the window soon.
-        FOR id, namespace, key, subject, value, source, emitted_at, xid, depth, run_id, event_id IN
-            SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
-              FROM (
-                SELECT * FROM pgsig.signals a
-                 WHERE a.lane = v_lane.lane AND a.xid >= pg_snapshot_xmax(v_cursor.s1)
-                UNION ALL
-                SELECT * FROM pgsig.signals b
-                 WHERE b.lane = v_lane.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(v_cursor.s1)))
-              ) s
-             WHERE pg_visible_in_snapshot(s.xid, v_end)
-               AND s.id + 0 > coalesce(v_cursor.last_id, 0)
-             ORDER BY s.id + 0
-             LIMIT p_limit - v_total
-        LOOP
-            v_count := v_count + 1;
-            RETURN NEXT;
-        END LOOP;
+        IF v_count < p_limit - v_total THEN
+            FOR id, namespace, key, subject, value, source, emitted_at, xid, depth, run_id, event_id IN
+                SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
+                  FROM (
+                    SELECT * FROM pgsig.signals a
+                     WHERE a.lane = v_lane.lane AND a.xid >= pg_snapshot_xmax(v_cursor.s1)
+                    UNION ALL
+                    SELECT * FROM pgsig.signals b
+                     WHERE b.lane = v_lane.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(v_cursor.s1)))
+                  ) s
+                 WHERE pg_visible_in_snapshot(s.xid, v_end)
+                   AND s.id + 0 > v_done
+                 ORDER BY s.id + 0
+                 LIMIT p_limit - v_total - v_count
+            LOOP
+                v_count := v_count + 1;
+                v_last_id := id;
+                RETURN NEXT;
+            END LOOP;
+        END IF;
         IF v_count > 0 OR v_cursor.s2 IS NOT NULL THEN
             v_lanes := v_lanes || v_lane.lane;
             v_seqs  := v_seqs || v_cursor.seq + 1;
             IF v_count = p_limit - v_total THEN  -- perhaps more in this window: keep it, and where we are
-                v_s1 := v_s1 || v_cursor.s1;  v_s2 := v_s2 || v_end;           v_last := v_last || id;
+                v_s1 := v_s1 || v_cursor.s1;  v_s2 := v_s2 || v_end;           v_last := v_last || v_last_id;
             ELSE
                 v_s1 := v_s1 || v_end;        v_s2 := v_s2 || NULL::pg_snapshot; v_last := v_last || NULL::bigint;
             END IF;
@@ -85,7 +108,6 @@ DECLARE
     v_keep   integer := (SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'retention_days');
     v_from   timestamptz;
     v_name   text;
-    v_oldest xid8;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(1885827945, 1001) THEN
         RETURN;
@@ -106,7 +128,6 @@ BEGIN
      USING (SELECT k.lane, max(k.seq) AS seq FROM pgsig_private.cursor k GROUP BY k.lane) newest
      WHERE c.lane = newest.lane AND c.seq < newest.seq - 100;
 
-    SELECT min(pg_snapshot_xmin(s1)::text::bigint)::text::xid8 INTO v_oldest FROM pgsig_private.cursor;
     FOR v_name IN
         SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
          WHERE i.inhparent = 'pgsig.signals'::regclass
@@ -114,19 +135,21 @@ BEGIN
                < clock_timestamp() - (v_keep + v_days) * interval '24 hours'
          ORDER BY c.relname
     LOOP
-        IF pgsig_private.all_before(v_name, v_oldest) THEN
+        IF pgsig_private.passed(v_name) THEN
             RETURN NEXT v_name;
         END IF;
     END LOOP;
 END $$;
 
--- True when every signal of a partition was written by a transaction older than p_xid: all lanes have passed it.
-CREATE OR REPLACE FUNCTION pgsig_private.all_before(p_partition text, p_xid xid8) RETURNS boolean
+-- True when every lane has passed all its signals of a partition. Each lane by itself: one in which nothing happens has an old cursor.
+CREATE OR REPLACE FUNCTION pgsig_private.passed(p_partition text) RETURNS boolean
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_found boolean;
 BEGIN
-    EXECUTE format('SELECT EXISTS (SELECT FROM pgsig_private.lane l WHERE EXISTS (
-        SELECT FROM pgsig_private.%I s WHERE s.lane = l.lane AND s.xid >= $1))', p_partition) INTO v_found USING p_xid;
+    EXECUTE format('SELECT EXISTS (
+        SELECT FROM pgsig_private.lane l,
+               LATERAL (SELECT c.s1 FROM pgsig_private.cursor c WHERE c.lane = l.lane ORDER BY c.seq DESC LIMIT 1) c
+         WHERE EXISTS (SELECT FROM pgsig_private.%I s WHERE s.lane = l.lane AND s.xid >= pg_snapshot_xmin(c.s1)))', p_partition) INTO v_found;
     RETURN NOT v_found;
 END $$;

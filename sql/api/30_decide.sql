@@ -39,7 +39,7 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- Write what a batch of signals led to. One JSON document in, one statement a table: a few microseconds a row.
--- actions, runs, stops, merges, reloads, instances, outcomes, states and timers are arrays; each may be missing.
+-- actions, runs, stops, merges, reloads, instances, released, pauses, outcomes, states and timers are arrays; each may be missing.
 CREATE OR REPLACE FUNCTION pgsig_private.record(p jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -96,6 +96,20 @@ BEGIN
                observed = CASE WHEN n.run_id IS NOT NULL AND i.observed NOT IN ('starting', 'running', 'retrying') THEN 'queued' ELSE i.observed END
           FROM jsonb_to_recordset(p->'instances') AS n(operator_id bigint, subject text, desired text, generation bigint, run_id bigint)
          WHERE i.operator_id = n.operator_id AND i.subject = n.subject;
+    END IF;
+    IF p ? 'released' THEN  -- before the outcomes: a signal that was held gets its real one now
+        DELETE FROM pgsig_private.outcome o
+         USING jsonb_to_recordset(p->'released') AS n(signal_id bigint, rule_id bigint)
+         WHERE o.signal_id = n.signal_id AND o.rule_id = n.rule_id AND o.outcome = 'held';
+    END IF;
+    IF p ? 'pauses' THEN
+        UPDATE pgsig_private.operator o SET paused = n.mode
+          FROM jsonb_to_recordset(p->'pauses') AS n(operator_id bigint, mode text) WHERE o.id = n.operator_id;
+        UPDATE pgsig_private.lane l SET revision = l.revision + 1
+         WHERE l.lane IN (SELECT (hashtextextended(w.namespace, 0) & 3)::smallint
+                            FROM jsonb_to_recordset(p->'pauses') AS n(operator_id bigint)
+                            JOIN pgsig_private.operator o ON o.id = n.operator_id
+                            JOIN pgsig_private.workflow w ON w.id = o.workflow_id);
     END IF;
     IF p ? 'outcomes' THEN
         INSERT INTO pgsig_private.outcome (signal_id, rule_id, subject, outcome, action_id, detail)
@@ -172,6 +186,27 @@ BEGIN
            ) held
      WHERE s.rule_id = ANY (p_rules)
     ON CONFLICT DO NOTHING;
+    UPDATE pgsig_private.outcome o SET outcome = 'expired', detail = 'the rule was changed or removed'
+     WHERE o.rule_id = ANY (p_rules) AND o.outcome = 'held';
     DELETE FROM pgsig_private.rule_state s WHERE s.rule_id = ANY (p_rules);
     DELETE FROM pgsig_private.timer t WHERE t.rule_id = ANY (p_rules);
+END $$;
+
+-- A condition of the user's own: a function (signal jsonb, state jsonb) → (state jsonb, met boolean), named schema.function. What goes wrong in it
+-- is told in `problem`, so that it spoils one signal for one rule and not the batch.
+CREATE OR REPLACE FUNCTION pgsig_private.ask_function(p_name text, p_signal jsonb, p_state jsonb, OUT state jsonb, OUT met boolean, OUT problem text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_function regprocedure := to_regprocedure(p_name || '(jsonb, jsonb)');
+BEGIN
+    IF v_function IS NULL THEN
+        problem := 'there is no function ' || p_name || '(jsonb, jsonb)';
+        RETURN;
+    END IF;
+    EXECUTE format('SELECT f.state, f.met FROM %s($1, $2) AS f(state, met)', v_function::regproc) INTO state, met USING p_signal, p_state;
+    met := coalesce(met, false);
+EXCEPTION WHEN OTHERS THEN
+    state := NULL;
+    met := NULL;
+    problem := SQLSTATE || ' ' || SQLERRM;
 END $$;

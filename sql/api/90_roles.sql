@@ -41,7 +41,7 @@ BEGIN
              pgsig_private.instance, pgsig_private.action, pgsig_private.outcome, pgsig_private.run, pgsig_private.lane,
              pgsig_private.cursor, pgsig_private.trigger TO pgsig_reader',
         'GRANT pgsig_reader TO pgsig_operator',
-        'GRANT EXECUTE ON FUNCTION pgsig.act TO pgsig_operator',
+        'GRANT EXECUTE ON FUNCTION pgsig.act, pgsig.pause, pgsig.resume TO pgsig_operator',
         'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgsig, pgsig_private TO pgsig_service',
         'GRANT USAGE ON ALL SEQUENCES IN SCHEMA pgsig_private TO pgsig_service',
         'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgsig, pgsig_private TO pgsig_service'

@@ -59,7 +59,11 @@ UPDATE pgsig_private.rule r SET name = n.name, ordinal = n.ordinal
  WHERE r.id = n.id AND (r.name, r.ordinal) IS DISTINCT FROM (n.name, n.ordinal)
 
 -- name: remove_rules
-UPDATE pgsig_private.rule r SET removed_in = %(version)s WHERE r.id = ANY (%(rules)s::bigint[])
+-- What they still waited with expires.
+WITH gone AS (
+    UPDATE pgsig_private.rule r SET removed_in = %(version)s WHERE r.id = ANY (%(rules)s::bigint[]) RETURNING r.id
+)
+SELECT pgsig_private.forget_rules(array_agg(gone.id)) FROM gone
 
 -- name: save_triggers
 -- Triggers: [{operator_id, name, spec}]. One that comes back counts from now; one that stayed keeps its last due time.
@@ -110,11 +114,11 @@ SELECT pg_notify('pgsig_definitions', '')
 
 -- name: catalog
 -- Every operator in force with its rules.
-SELECT o.id, w.namespace, w.name AS workflow, o.name, o.kind, w.version, o.spec,
+SELECT o.id, w.namespace, w.name AS workflow, o.name, o.kind, w.version, o.spec, o.paused,
        coalesce(r.rules, '[]') AS rules
   FROM pgsig_private.operator o
   JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-  LEFT JOIN (SELECT operator_id, jsonb_agg(jsonb_build_array(id, name, action, ordinal, condition, by, since::text) ORDER BY ordinal, id) AS rules
+  LEFT JOIN (SELECT operator_id, jsonb_agg(jsonb_build_array(id, name, action, ordinal, condition, by, since::text, options) ORDER BY ordinal, id) AS rules
                FROM pgsig_private.rule WHERE removed_in IS NULL GROUP BY operator_id) r ON r.operator_id = o.id
  WHERE o.removed_at IS NULL AND w.removed_at IS NULL
  ORDER BY o.id

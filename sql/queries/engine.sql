@@ -20,6 +20,19 @@ SELECT s.rule_id, s.subject, s.body
 UNION
 SELECT s.rule_id, s.subject, s.body FROM pgsig_private.rule_state s WHERE s.rule_id = ANY (%(whole)s::bigint[])
 
+-- name: held_signals
+-- The signals that wait for the resume of operators, each with the rule that it waits at.
+SELECT o.rule_id, s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
+  FROM pgsig_private.outcome o
+  JOIN pgsig_private.rule r ON r.id = o.rule_id AND r.operator_id = ANY (%(operators)s::bigint[])
+  JOIN pgsig.signals s ON s.id = o.signal_id
+ WHERE o.outcome = 'held'
+ ORDER BY s.id
+
+-- name: ask_function
+-- What a user's own condition says of a signal, and what it remembers from here on.
+SELECT state, met, problem FROM pgsig_private.ask_function(%(name)s, %(signal)s::jsonb, %(state)s::jsonb)
+
 -- name: live_subjects
 -- The instances of operators that have a run which has not ended.
 SELECT DISTINCT r.operator_id, r.subject FROM pgsig_private.run r
@@ -59,13 +72,21 @@ SELECT r.id, r.name, r.action, r.condition, r.by, w.name || '.' || o.name AS pat
  ORDER BY r.ordinal
 
 -- name: why_last_actions
--- The newest action of each rule of an operator and subject.
-SELECT DISTINCT ON (a.rule_id) a.rule_id, a.id, a.action, a.result, a.recorded_at, a.evidence, a.run_id
-  FROM pgsig_private.action a
-  JOIN pgsig_private.operator o ON o.id = a.operator_id
+-- The newest action of each rule of an operator and subject, and the newest by hand (rule 0).
+SELECT l.* FROM pgsig_private.operator o
   JOIN pgsig_private.workflow w ON w.id = o.workflow_id
- WHERE w.namespace = %(namespace)s AND w.name || '.' || o.name = %(operator)s AND a.subject = %(subject)s
- ORDER BY a.rule_id, a.id DESC
+  JOIN pgsig_private.rule r ON r.operator_id = o.id AND r.removed_in IS NULL
+  JOIN LATERAL (
+    SELECT a.rule_id, a.id, a.action, a.result, a.recorded_at, a.evidence, a.run_id FROM pgsig_private.action a
+     WHERE a.rule_id = r.id AND a.subject = %(subject)s ORDER BY a.cause_id DESC, a.nth DESC LIMIT 1) l ON true
+ WHERE w.namespace = %(namespace)s AND w.name || '.' || o.name = %(operator)s
+UNION ALL
+SELECT l.* FROM pgsig_private.operator o
+  JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+  JOIN LATERAL (
+    SELECT a.rule_id, a.id, a.action, a.result, a.recorded_at, a.evidence, a.run_id FROM pgsig_private.action a
+     WHERE a.operator_id = o.id AND a.subject = %(subject)s AND a.rule_id = 0 ORDER BY a.id DESC LIMIT 1) l ON true
+ WHERE w.namespace = %(namespace)s AND w.name || '.' || o.name = %(operator)s
 
 -- name: why_instance
 SELECT i.desired, i.observed, i.generation, i.run_id FROM pgsig.operators i

@@ -9,8 +9,8 @@ from itertools import count
 from typing import Any
 
 from pgsig.decide.catalog import Catalog, build
-from pgsig.decide.decide import Decision, decide
-from pgsig.decide.match import Answers, match
+from pgsig.decide.decide import Decision, Past, decide
+from pgsig.decide.match import Answers, Match, match
 from pgsig.decide.plan import Effects, carry_out
 from pgsig.model import Action, Instance, Json, Kind, Operator, Rule, Signal
 
@@ -41,6 +41,7 @@ class Bench:
         self.states: dict[tuple[int, str], Json] = {}
         self.instances: dict[tuple[int, str], Instance] = {}
         self.live: dict[int, list[str]] = {}
+        self.held: list[Match] = []
         self.ids = count(1)
         self.run_ids = count(1)
         self.decisions: list[Decision] = []
@@ -56,7 +57,7 @@ class Bench:
     def feed(self, signals: Iterable[Signal], answers: Answers | None = None) -> Decision:
         """Decide a batch and keep its states."""
         matches = match(self.catalog, signals)
-        decision = decide(self.catalog, matches, self.states, self.live, answers or {})
+        decision = decide(self.catalog, matches, Past(self.states, self.live, self.held), answers or {})
         for key, body in decision.states.items():
             # Through text and back, as the database would.
             self.states.pop(key, None)

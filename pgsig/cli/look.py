@@ -1,0 +1,232 @@
+"""`ps`, `runs`, `logs`, `tail`, `why`: what there is to see."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pgsig.cli.common import connected, database_option, namespace_option, output_option, settings_of
+from pgsig.cli.output import cell, harmless, paint, say, show, show_json, show_table
+
+if TYPE_CHECKING:
+    from pgsig.store.database import Connection
+
+LOOK_EVERY = 1.0  # seconds between two pictures of --watch
+MOST = 10_000  # rows of a list
+watch_option = click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+
+
+def _repeat(picture: Callable[[], None], watch: bool) -> None:
+    """Show a picture once, or again and again: on a terminal in place, elsewhere one after the other."""
+    pause = Event()
+    while True:
+        if watch and sys.stdout.isatty():
+            click.echo("\x1b[H\x1b[J", nl=False, color=True)
+        picture()
+        sys.stdout.flush()
+        if not watch:
+            return
+        pause.wait(LOOK_EVERY)
+
+
+@click.command()
+@click.argument("workflow", required=False)
+@click.option("--namespace", help="Only this namespace. Default: all.")
+@watch_option
+@database_option
+@output_option
+def ps(workflow: str | None, namespace: str | None, watch: bool, database_url: str | None, output: str) -> None:
+    """List operators, of one WORKFLOW or of all, one line for each subject: what is wanted, and what is."""
+    from pgsig.store.reading import rows
+
+    with connected(database_url) as connection:
+
+        def picture() -> None:
+            found = rows(connection, "cli_operators", workflow=workflow, namespace=namespace, limit=MOST)
+            if output == "json":
+                show_json(found)
+                return
+            for row in found:
+                row["operator"] = f"{row['workflow']}.{row['operator']}"
+            columns = ["operator", "subject", "kind", "desired", "observed", "generation", "run_id", "changed_at"]
+            _list(found, columns, "no operators: pgsig apply workflow.yaml")
+
+        _repeat(picture, watch)
+
+
+@click.command()
+@click.argument("operator", required=False)
+@click.option("--namespace", help="Only this namespace. Default: all.")
+@click.option("--state", "states", multiple=True, help="Only runs in this state; may be repeated.")
+@click.option("-n", "--limit", type=click.IntRange(1, 500), default=20, show_default=True, help="How many.")
+@watch_option
+@database_option
+@output_option
+def runs(
+    operator: str | None,
+    namespace: str | None,
+    states: tuple[str, ...],
+    limit: int,
+    watch: bool,
+    database_url: str | None,
+    output: str,
+) -> None:
+    """List runs, newest first; of OPERATOR (workflow or workflow.operator) or of all."""
+    from pgsig.model import State
+    from pgsig.store.reading import Filter, Place
+    from pgsig.store.reading import runs as read
+
+    if unknown := [state for state in states if state not in list(State)]:
+        raise click.BadParameter(f"{unknown[0]} is not a state: {', '.join(State)}", param_hint="--state")
+    workflow, _, name = (operator or "").partition(".")
+    want = Filter(namespace=namespace, workflow=workflow or None, operator=name or None, states=states or None)
+    with connected(database_url) as connection:
+
+        def picture() -> None:
+            found = read(connection, want, Place(), limit).rows
+            if output == "json":
+                show_json(found)
+                return
+            for row in found:
+                row["operator"] = f"{row['workflow']}.{row['operator']}"
+            columns = ["id", "operator", "subject", "state", "attempt", "queued_at", "started_at", "ended_at"]
+            _list(found, [*columns, "exit_code", "reason"], "no runs yet")
+
+        _repeat(picture, watch)
+
+
+@click.command()
+@click.argument("run", type=click.IntRange(1, 2**63 - 1))
+@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@click.option("-n", "--lines", type=click.IntRange(1), help="Only the last ones.")
+@database_option
+def logs(run: int, follow: bool, lines: int | None, database_url: str | None) -> None:
+    """Show what run number RUN wrote."""
+    from pgsig.errors import NotFound
+    from pgsig.model import FINAL
+    from pgsig.store.reading import row, rows
+
+    pause, seq = Event(), 0
+    with connected(database_url) as connection:
+        if row(connection, "run", id=run) is None:
+            raise NotFound(f"there is no run {run}", code="PS204", where="run", fix="pgsig runs lists them")
+        if lines is not None:
+            newest = rows(connection, "log_before", id=run, before=2**31 - 1, limit=lines)
+            _show_log(list(reversed(newest)))
+            seq = newest[0]["seq"] if newest else 0
+        while True:
+            # Asked before the log is read: what an ended run wrote is there by then.
+            now = row(connection, "run", id=run)
+            while found := rows(connection, "log_after", id=run, after=seq, limit=1000):
+                if lines is None or follow:
+                    _show_log(found)
+                seq = found[-1]["seq"]
+            if not follow or now is None or now["state"] in FINAL:
+                return
+            sys.stdout.flush()
+            pause.wait(LOOK_EVERY / 2)
+
+
+def _show_log(found: list[dict[str, Any]]) -> None:
+    """Lines of a log. On a terminal they may not steer it; in a file or pipe they stay as they are."""
+    for line in found:
+        text = str(line["text"])
+        ended = text if text.endswith("\n") else f"{text}\n"
+        click.echo(harmless(ended, lines=True) if sys.stdout.isatty() else ended, nl=False)
+
+
+@click.command()
+@click.argument("pattern", required=False)
+@click.option("--subject", help="Only signals about this subject.")
+@click.option("--namespace", help="Only this namespace. Default: all.")
+@click.option("-n", "--lines", type=click.IntRange(0, 500), default=10, show_default=True, help="Earlier ones.")
+@click.option("--no-follow", is_flag=True, help="Only the earlier ones.")
+@database_option
+@output_option
+def tail(
+    pattern: str | None,
+    subject: str | None,
+    namespace: str | None,
+    lines: int,
+    no_follow: bool,
+    database_url: str | None,
+    output: str,
+) -> None:
+    """Follow signals as they come; only those of PATTERN, for instance 'model.*' or 'run.shop.**'."""
+    from pgsig.store.reading import Cursor, Filter, Place, arrivals, here, signals
+
+    settings = settings_of(database_url)
+    want = Filter(key=pattern, subject=subject, namespace=namespace)
+    with connected(database_url) as connection:
+        connection.execute("LISTEN pgsig_changes")
+        connection.execute("LISTEN pgsig_signals")
+        # The cursor first: what commits in between is shown once, as it is left out of the earlier ones.
+        cursor: Cursor = here(connection)
+        earlier = signals(connection, want, Place(), lines).rows if lines else []
+        for item in reversed(earlier):
+            _show_signal(item, output)
+        shown = {item["id"] for item in earlier}
+        while not no_follow:
+            news = arrivals(connection, cursor, want)
+            for item, _ in news.signals:
+                if item["id"] not in shown:
+                    _show_signal(item, output)
+            cursor = news.cursor
+            sys.stdout.flush()
+            if not news.more:
+                shown.clear()
+                _wait(connection, settings.poll_seconds)
+
+
+def _wait(connection: Connection, seconds: float) -> None:
+    """Until somebody rings, or the time is over."""
+    for _ in connection.notifies(timeout=seconds, stop_after=1):
+        pass
+
+
+def _show_signal(item: dict[str, Any], output: str) -> None:
+    if output == "json":
+        value = item["value"]
+        line = {**item, "value": json.loads(value) if isinstance(value, str) else value}
+        click.echo(json.dumps(line, default=str))
+        return
+    moment = item["emitted_at"].astimezone().strftime("%H:%M:%S.%f")[:-3]
+    value = "" if item["value"] in (None, "null") else cell(str(item["value"]), 100)
+    subject = f"  [{cell(item['subject'])}]" if item["subject"] else ""
+    space = f"{item['namespace']}:" if item["namespace"] != "default" else ""
+    key = paint(
+        f"{space}{harmless(item['key'])}",
+        {"state": "cyan", "tick": "blue", "manual": "yellow"}.get(item["kind"], "green"),
+    )
+    show(f"{paint(moment, 'bright_black')}  {item['id']:>6}  {key}{subject}  {value}".rstrip())
+
+
+@click.command()
+@click.argument("operator")
+@click.option("--subject", default="", help="For which entity.")
+@namespace_option
+@database_option
+@output_option
+def why(operator: str, subject: str, namespace: str, database_url: str | None, output: str) -> None:
+    """Explain what OPERATOR (workflow.operator) waits for, what it has, and what it did last."""
+    from pgsig.store import explain
+
+    with connected(database_url) as connection:
+        answer = explain.why(connection, operator, subject, namespace)
+    if output == "json":
+        show_json(answer)
+    else:
+        show(harmless(answer["text"], lines=True))
+
+
+def _list(found: list[dict[str, Any]], columns: list[str], empty: str) -> None:
+    """A table without the columns in which nothing stands."""
+    filled = [name for name in columns if any(row.get(name) not in (None, "") for row in found)]
+    show_table(found, filled, empty=empty)
+    if len(found) >= MOST:
+        say(f"only the first {MOST} are shown")

@@ -1,0 +1,189 @@
+"""Conditions in Python: `signal("model.trained").where("$.auc > 0.5") &
+~signal("ops.freeze").eq("on").sticky()`.
+
+Every object holds canonical JSON and nothing else; it is checked when its workflow becomes a document, so
+that all problems are named together. Methods return a new condition, none changes the one it is called on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any, NoReturn
+
+from pgsig.condition import duration
+from pgsig.model import Json
+
+Length = str | float | timedelta
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A condition over signals. tree: its canonical JSON."""
+
+    tree: dict[str, Any]
+
+    def eq(self, value: Json) -> Condition:
+        """Only signals with this value.
+
+        Raises TypeError on anything but a signal, like all that filter signals.
+        """
+        return self._signal("eq", value)
+
+    def where(self, predicate: str) -> Condition:
+        """Only signals for whose value a SQL/JSON path predicate holds, for instance `$.auc > 0.5`."""
+        return self._signal("where", predicate)
+
+    def source(self, name: str) -> Condition:
+        """Only signals of this source."""
+        return self._signal("source", name)
+
+    def subject(self, name: str) -> Condition:
+        """Only signals about this subject."""
+        return self._signal("subject", name)
+
+    def changed(self) -> Condition:
+        """Only when the value differs from the last one for the same key and subject."""
+        return self._signal("changed", True)
+
+    def latest(self) -> Condition:
+        """Only the newest signal that waits; older ones are superseded."""
+        return self._signal("latest", True)
+
+    def sticky(self) -> Condition:
+        """A level: holds while the last signal satisfies, and is never consumed."""
+        return self._signal("sticky", True)
+
+    def count(self, n: int) -> Condition:
+        """True when n signals wait; it takes them all."""
+        return self._signal("count", n)
+
+    def within(self, length: Length) -> Condition:
+        """All parts lie in a span of this length; older parts expire."""
+        return self._with("within", written(length))
+
+    def label(self, text: str) -> Condition:
+        """A name for people, shown in explanations."""
+        return self._with("label", text)
+
+    def by(self, path: str) -> Condition:
+        """What an instance of the whole rule is: "subject" (default), "none", or a path like `$.model_id`."""
+        return self._with("by", path)
+
+    def __and__(self, other: Condition) -> Condition:
+        return _join("all", self, other)
+
+    def __or__(self, other: Condition) -> Condition:
+        return _join("any", self, other)
+
+    def __invert__(self) -> Condition:
+        return Condition({"not": _part(self, "~")})
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError("a condition is neither true nor false in Python: use & | ~ instead of and, or, not")
+
+    def _signal(self, key: str, value: Json) -> Condition:
+        if "signal" not in self.tree:
+            form = next(iter(self.tree))
+            raise TypeError(f'.{key}() belongs to a signal, not to {form}: signal("…").{key}(…)')
+        return self._with(key, value)
+
+    def _with(self, key: str, value: Json) -> Condition:
+        return Condition({**self.tree, key: plain(value)})
+
+
+def signal(key: str) -> Condition:
+    """A signal of this key comes. `*` stands for one segment, a trailing `**` for any number of them."""
+    return Condition({"signal": key})
+
+
+def all_of(*parts: Condition) -> Condition:
+    """Every part is true. The same as `&`."""
+    return Condition({"all": [_part(part, "all_of") for part in parts]})
+
+
+def any_of(*parts: Condition) -> Condition:
+    """One of the parts is true: the first one that becomes so. The same as `|`."""
+    return Condition({"any": [_part(part, "any_of") for part in parts]})
+
+
+def seq(*parts: Condition) -> Condition:
+    """Every part becomes true, each after the one before."""
+    return Condition({"seq": [_part(part, "seq") for part in parts]})
+
+
+def at_least(n: int, *parts: Condition | Iterable[Condition]) -> Condition:
+    """n of the parts are true."""
+    flat: list[Condition] = []
+    for part in parts:
+        flat += [part] if isinstance(part, Condition) else part
+    return Condition({"at_least": n, "of": [_part(part, "at_least") for part in flat]})
+
+
+def every(length: Length, *, anchor: str | datetime | None = None, tz: str | None = None) -> Condition:
+    """A tick each time this length has passed, counted from the anchor (default: midnight of 2020-01-01
+    UTC).
+    """
+    return _tick({"every": written(length), "anchor": _moment(anchor), "tz": tz})
+
+
+def cron(expression: str, *, tz: str | None = None) -> Condition:
+    """A tick by a cron of 5 fields, or 6 with seconds first, in this time zone (default: UTC)."""
+    return _tick({"cron": expression, "tz": tz})
+
+
+def at(moment: str | datetime, *, tz: str | None = None) -> Condition:
+    """One tick at a date and time; without an offset of its own it is in this time zone (default: UTC)."""
+    return _tick({"at": _moment(moment), "tz": tz})
+
+
+def written(length: Length) -> Json:
+    """A length of time as canonical JSON has it. What is not one is left for the check to refuse."""
+    if not isinstance(length, timedelta):
+        return length
+    seconds = length.total_seconds()
+    return duration.text(seconds) if seconds > 0 else seconds
+
+
+def plain(value: Any) -> Json:
+    """Tuples as lists, enums as their values; all else as it is."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return written(value) if isinstance(value, timedelta) else value
+
+
+def _tick(tree: dict[str, Any]) -> Condition:
+    return Condition({key: value for key, value in tree.items() if value is not None})
+
+
+def _moment(moment: str | datetime | None) -> str | None:
+    return moment.isoformat() if isinstance(moment, datetime) else moment
+
+
+def _part(part: Condition, owner: str) -> dict[str, Any]:
+    if not isinstance(part, Condition):
+        raise TypeError(
+            f"{owner} joins conditions, not {type(part).__name__}: signal(…), every(…), operator.succeeded()"
+        )
+    if "by" in part.tree:
+        raise TypeError("by belongs to the whole rule: write (a & b).by(…)")
+    return part.tree
+
+
+def _join(form: str, left: Condition, right: Condition) -> Condition:
+    """`a & b & c` is one group of three, as long as nobody gave the inner group a label or a window of its
+    own.
+    """
+    if not isinstance(right, Condition):
+        return NotImplemented
+    parts: list[dict[str, Any]] = []
+    for side in (left, right):
+        tree = _part(side, "&" if form == "all" else "|")
+        parts += tree[form] if set(tree) == {form} else [tree]
+    return Condition({form: parts})

@@ -1,0 +1,261 @@
+"""Fields of an operator's `batch` or `streaming` object: what each may be, its default, its canonical form.
+
+Canonical: defaults are left out, durations are in their shortest form, all else stays as it was written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from typing import Any
+
+from pgsig.condition import duration
+from pgsig.definition.reading import escape
+from pgsig.errors import Problem
+from pgsig.model import Json, Kind
+
+NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
+TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+# These decide what code a program runs, whatever its command says; PGSIG_ is what a run is told about itself.
+REDIRECTING = re.compile(
+    r"LD_.*|DYLD_.*|PATH|PYTHONHOME|PYTHONSTARTUP|BASH_ENV|ENV|IFS|SHELLOPTS|BASHOPTS|NODE_OPTIONS|PERL5OPT|RUBYOPT|PGSIG_.*"
+)
+SECRET_NAME = re.compile(r"(?i)(.*_)?(password|passwd|passphrase|token|secret|key|credentials?)")
+SECRET_VALUE = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@|-----BEGIN [A-Z ]*PRIVATE KEY-----")
+
+Wrong = Callable[..., None]  # wrong(where, message, fix="", code="PS523")
+Check = Callable[[Json, str, Wrong], Json]
+
+
+def problems_of(problems: list[Problem]) -> Wrong:
+    """A short way to add a problem."""
+
+    def wrong(where: str, message: str, fix: str = "", code: str = "PS523") -> None:
+        problems.append(Problem(code, message, where, fix))
+
+    return wrong
+
+
+def canonical(kind: Kind, given: Json, where: str, wrong: Wrong) -> dict[str, Any]:
+    """The canonical spec; what is wrong goes to `wrong`, and then the answer is of no use."""
+    if not isinstance(given, dict):
+        wrong(where, f"{kind} is an object like {{command: [python, job.py]}}")
+        return {}
+    fields = FIELDS[kind]
+    spec: dict[str, Any] = {}
+    for name, value in given.items():
+        place = f"{where}/{escape(name)}"
+        if name not in fields:
+            unknown(name, fields, place, wrong, kind)
+        elif value is not None:
+            check, default = fields[name]
+            result = check(value, place, wrong)
+            if result != default or type(result) is not type(default):
+                spec[name] = result
+    if ("command" in given) == ("python" in given):
+        said = "either command or python, not both" if "command" in given else "a command or a python target"
+        wrong(where, f"an operator has {said}", "command: [python, job.py], or python: module:function", "PS524")
+    if set(spec.get("env", ())) & set(spec.get("pass_env", ())):
+        wrong(f"{where}/pass_env", "names a variable that env sets", "keep one", "PS525")
+    return spec
+
+
+def unknown(name: str, known: Any, where: str, wrong: Wrong, owner: str) -> None:
+    """A key that does not exist, with the one that was probably meant."""
+    near = difflib.get_close_matches(name, sorted(known), 1, 0.55)
+    other = next((kind for kind in Kind if kind != owner and owner in (*Kind,) and name in FIELDS[kind]), None)
+    fix = (
+        f"only {other} operators have it"
+        if other
+        else f"did you mean {near[0]}?"
+        if near
+        else f"use {', '.join(sorted(known))}"
+    )
+    wrong(where, f'"{name}" is not a key of {owner}', fix, "PS522")
+
+
+def _text(value: Json, where: str, wrong: Wrong) -> Json:
+    if not isinstance(value, str) or not value or len(value) > 4096:
+        wrong(where, "a text of 1 to 4096 characters is needed")
+    return value
+
+
+def _name(value: Json, where: str, wrong: Wrong) -> Json:
+    if not isinstance(value, str) or not NAME.fullmatch(value):
+        wrong(where, f"{_shown(value)} is not a name", "a lower-case letter, then up to 62 of a-z 0-9 _ -")
+    return value
+
+
+def _duration(value: Json, where: str, wrong: Wrong) -> Json:
+    try:
+        return duration.text(duration.seconds(value))
+    except ValueError as error:
+        wrong(where, str(error))
+        return value
+
+
+def _flag(value: Json, where: str, wrong: Wrong) -> Json:
+    if not isinstance(value, bool):
+        wrong(where, f"true or false is needed, not {_shown(value)}")
+    return value
+
+
+def _number(low: int, high: int) -> Check:
+    def check(value: Json, where: str, wrong: Wrong) -> Json:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            wrong(where, f"a whole number from {low} to {high} is needed, not {_shown(value)}")
+        return value
+
+    return check
+
+
+def _choice(*words: str) -> Check:
+    def check(value: Json, where: str, wrong: Wrong) -> Json:
+        if value not in words:
+            near = difflib.get_close_matches(str(value), words, 1)
+            wrong(
+                where,
+                f"{_shown(value)} is none of {', '.join(words)}",
+                f"did you mean {near[0]}?" if near else "",
+            )
+        return value
+
+    return check
+
+
+def _on_busy(value: Json, where: str, wrong: Wrong) -> Json:
+    found = re.fullmatch(r"parallel\(\s*(\d{1,4})\s*\)", value) if isinstance(value, str) else None
+    if found and 1 <= int(found[1]) <= 1000:
+        return f"parallel({int(found[1])})"
+    if found:
+        wrong(where, "parallel takes a whole number from 1 to 1000", "for instance parallel(4)")
+        return value
+    return _choice("queue", "skip", "merge", "replace", "parallel(n)")(
+        "" if value == "parallel(n)" else value, where, wrong
+    )
+
+
+def _command(value: Json, where: str, wrong: Wrong) -> Json:
+    if isinstance(value, str):
+        wrong(
+            where,
+            "a command is a list of texts, no shell splits it",
+            f'write [{", ".join(value.split()) or "python, job.py"}]; for a shell: [sh, -c, "…"]',
+            "PS524",
+        )
+    elif not isinstance(value, list) or not value or not all(isinstance(part, str) for part in value):
+        wrong(where, "a command is a list of at least one text", "quote numbers", "PS524")
+    elif not value[0].strip():
+        wrong(f"{where}/0", "the program has no name", code="PS524")
+    elif len(value) == 1 and " " in value[0]:
+        wrong(
+            f"{where}/0",
+            f"{_shown(value[0])} is one program's name with spaces in it, no shell splits it",
+            f'write [{", ".join(value[0].split())}]; for a shell: [sh, -c, "{value[0]}"]',
+            "PS524",
+        )
+    elif sum(len(part) for part in value) > 100_000:
+        wrong(where, "a command has at most 100000 characters", "put the text into a file", "PS524")
+    return value
+
+
+def _target(value: Json, where: str, wrong: Wrong) -> Json:
+    if not isinstance(value, str) or not TARGET.fullmatch(value):
+        wrong(
+            where,
+            f"{_shown(value)} does not name a function",
+            "write module:function, for instance jobs:train",
+            "PS524",
+        )
+    return value
+
+
+def _env(value: Json, where: str, wrong: Wrong) -> Json:
+    if not isinstance(value, dict):
+        wrong(where, "env is an object of names and texts", code="PS525")
+        return value
+    for name, text in value.items():
+        place = f"{where}/{escape(name)}"
+        if not isinstance(text, str):
+            wrong(place, f"a variable is a text, not {_shown(text)}", "quote it", "PS525")
+        elif not _variable(name, place, wrong):
+            continue
+        elif (SECRET_NAME.fullmatch(name) and text) or SECRET_VALUE.match(text):
+            wrong(
+                place,
+                "looks like a secret, and definitions are kept and shown",
+                f"give it to the runner's environment and write pass_env: [{name}]",
+                "PS525",
+            )
+    return value
+
+
+def _pass_env(value: Json, where: str, wrong: Wrong) -> Json:
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        wrong(where, "pass_env is a list of names of the runner's variables", code="PS525")
+        return value
+    for i, name in enumerate(value):
+        _variable(name, f"{where}/{i}", wrong)
+    return value
+
+
+def _variable(name: str, where: str, wrong: Wrong) -> bool:
+    if not VARIABLE.fullmatch(name):
+        wrong(where, f"{_shown(name)} is not the name of a variable", "letters, digits and _", "PS525")
+    elif REDIRECTING.fullmatch(name):
+        why = (
+            "is what pgsig tells a run about itself"
+            if name.startswith("PGSIG_")
+            else "decides what code the program runs"
+        )
+        wrong(where, f"{name} {why}", "set it in the command: [env, …], or on the runner", "PS525")
+    else:
+        return True
+    return False
+
+
+def _params(value: Json, where: str, wrong: Wrong) -> Json:
+    if not isinstance(value, dict):
+        wrong(where, "params is an object of names and values")
+    return value
+
+
+def _shown(value: Json) -> str:
+    text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+_NOTHING = object()  # a default that no value equals
+COMMON: dict[str, tuple[Check, Any]] = {
+    "command": (_command, _NOTHING),
+    "python": (_target, _NOTHING),
+    "env": (_env, {}),
+    "pass_env": (_pass_env, []),
+    "cwd": (_text, _NOTHING),
+    "grace": (_duration, _NOTHING),
+    "pool": (_name, "default"),
+    "priority": (_number(-100, 100), 0),
+    "params": (_params, {}),
+    "reload_by": (_choice("api", "HUP", "USR1", "USR2"), "api"),
+    "reload_timeout": (_duration, _NOTHING),
+    "autostart": (_flag, False),
+}
+FIELDS: dict[Kind, dict[str, tuple[Check, Any]]] = {
+    Kind.BATCH: {
+        **COMMON,
+        "timeout": (_duration, _NOTHING),
+        "retries": (_number(0, 1000), 0),
+        "retry_delay": (_duration, "1s"),
+        "on_busy": (_on_busy, "queue"),
+        "queue_limit": (_number(1, 100_000), 100),
+    },
+    Kind.STREAMING: {
+        **COMMON,
+        "restart": (_choice("always", "on_failure", "never"), "always"),
+        "handover": (_choice("stop_first", "start_first"), "stop_first"),
+        "ready": (_choice("start", "api"), "start"),
+        "on_lease_loss": (_choice("stop", "keep"), "stop"),
+    },
+}

@@ -1,0 +1,9 @@
+"""The pages: rendered here, kept up to date in the browser by fetching parts of themselves when the live stream says so.
+
+Each module below adds its routes to the blueprint in `base` when it is imported.
+"""
+
+from pgsig.pages import ledger, operators, overview, runs, session, signals, stream
+from pgsig.pages.base import pages
+
+__all__ = ["ledger", "operators", "overview", "pages", "runs", "session", "signals", "stream"]

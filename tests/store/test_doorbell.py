@@ -1,0 +1,223 @@
+"""The doorbell: whoever commits while every worker sleeps wakes one, whatever the order of steps; while one is awake nobody notifies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import combinations_with_replacement, product
+
+import psycopg
+import pytest
+
+from pgsig.doorbell import CHANNEL, Doorbell
+from tests.support import wait_for
+from tests.support_core import Connection, one
+
+SOON = 5.0
+
+
+class Sleeper:
+    """A worker with nothing to do: it looks, arms the bell, looks again, and sleeps, step by step."""
+
+    def __init__(self, database: str, name: str, connection: Connection) -> None:
+        self.bell = Doorbell(database, name=name)
+        self.connection = connection
+        self.seen = 0
+
+    def steps(self) -> Iterator[None]:
+        """One look or one try to arm at a time; ends when the worker would sleep. As `Worker.turn` has it."""
+        while True:
+            self.look()
+            yield
+            if not self.bell.arm():
+                return
+            yield
+
+    def fall_asleep(self) -> None:
+        for _ in self.steps():
+            pass
+
+    def look(self) -> None:
+        self.seen = one(self.connection, "SELECT count(*) FROM pgsig.signals")
+
+
+class House:
+    def __init__(self, stack: ExitStack, database: str) -> None:
+        self._stack, self._database = stack, database
+        self.first, self.second, self.listener = self.connect(), self.connect(), self.connect()
+        self.listener.execute(f"LISTEN {CHANNEL}".encode())
+
+    def connect(self) -> Connection:
+        return self._stack.enter_context(psycopg.connect(self._database, autocommit=True))
+
+    def sleeper(self, name: str = "a") -> Sleeper:
+        sleeper = Sleeper(self._database, name, self.connect())
+        self._stack.callback(sleeper.bell.close)
+        return sleeper
+
+    def rings(self) -> int:
+        """How often it rang since the last call. Notifications come in the order of commits, so one of our own ends the wait."""
+        self.listener.execute(f"NOTIFY {CHANNEL}, 'end'".encode())
+        for rung, heard in enumerate(self.listener.notifies(timeout=SOON)):
+            if heard.payload == "end":
+                return rung
+        pytest.fail("the listener's own notification did not arrive")
+
+
+@pytest.fixture
+def house(database: str) -> Iterator[House]:
+    with ExitStack() as stack:
+        yield House(stack, database)
+
+
+def emit(connection: Connection) -> None:
+    connection.execute("INSERT INTO pgsig.signals (key) VALUES ('k')")
+
+
+STEPS = 7  # of falling asleep, at most: look, arm, look, arm (in line?), look, arm, and then asleep
+
+
+def test_no_interleaving_loses_a_wake_up(house: House) -> None:
+    """Two emitters begin and commit at every pair of moments of a worker's falling asleep: it sees both, or is woken."""
+    sleeper, total = house.sleeper(), 0
+    moments = list(combinations_with_replacement(range(STEPS), 2))  # (begin, commit) of one emitter
+    for first, second in product(moments, moments):
+        sleeper.bell.disarm()
+        while sleeper.bell.wait(0):
+            pass
+        steps = sleeper.steps()
+        for moment in range(STEPS):
+            for connection, (begin, commit) in ((house.first, first), (house.second, second)):
+                if moment == begin:
+                    connection.execute("BEGIN")
+                    emit(connection)
+                if moment == commit:
+                    connection.execute("COMMIT")
+                    total += 1
+            next(steps, None)
+        while sleeper.seen < total:
+            for _ in steps:
+                pass
+            if sleeper.seen < total:
+                assert sleeper.bell.wait(SOON), f"never woken: {first} {second}"
+            steps = sleeper.steps()
+        assert sleeper.seen == total
+
+
+def test_open_emitter_keeps_nobody_asleep(house: House) -> None:
+    """An emitter that stays open shares the bell's lock. Others still ring, and its own commit wakes too."""
+    sleeper, other = house.sleeper(), house.connect()
+    with house.first.transaction():
+        emit(house.first)
+        sleeper.fall_asleep()
+        assert not sleeper.bell.held
+        for number in range(1, 4):
+            emit(other)
+            assert sleeper.bell.wait(SOON)
+            sleeper.fall_asleep()
+            assert sleeper.seen == number
+    assert sleeper.bell.wait(SOON)
+    sleeper.fall_asleep()
+    assert sleeper.seen == 4
+    assert sleeper.bell.held
+
+
+def test_rings_only_while_everybody_sleeps(house: House) -> None:
+    sleeper = house.sleeper()
+    emit(house.first)
+    assert house.rings() == 0
+    sleeper.fall_asleep()
+    emit(house.first)
+    assert house.rings() == 1
+    sleeper.bell.disarm()
+    emit(house.first)
+    assert house.rings() == 0
+
+
+def test_one_awake_worker_is_enough(house: House) -> None:
+    """An idle worker leaves the bell alone while another is at work, and takes it when that one dies."""
+    busy, idle = house.sleeper("busy"), house.sleeper("idle")
+    busy.bell.disarm()
+    idle.fall_asleep()
+    assert not idle.bell.held
+    emit(house.first)
+    assert house.rings() == 0
+    busy.bell.close()
+    busy.bell = Doorbell("", name="gone")
+    wait_for(lambda: idle.bell.arm() or idle.bell.held, about="the bell to be free")
+    emit(house.first)
+    assert house.rings() == 1
+
+
+def test_holder_lets_go_when_another_comes_to_work(house: House) -> None:
+    idle, busy = house.sleeper("idle"), house.sleeper("busy")
+    idle.fall_asleep()
+    busy.bell.disarm()
+    rung = 0
+    for _ in range(10):
+        emit(house.first)
+        if not house.rings():
+            break
+        rung += 1
+        assert idle.bell.wait(SOON)
+        idle.fall_asleep()
+    assert rung == 3
+    assert not idle.bell.held
+
+
+def test_who_stands_in_line_lets_go_when_another_is_at_work(house: House) -> None:
+    holder, waiting, busy = (house.sleeper(name) for name in "abc")
+    holder.fall_asleep()
+    waiting.fall_asleep()
+    holder.bell.disarm()  # came to work: the one in line gets the bell, sees that, and lets go
+    assert waiting.bell.wait(SOON)
+    waiting.fall_asleep()
+    assert not waiting.bell.held
+    emit(house.first)
+    assert house.rings() == 0
+    busy.bell.disarm()
+    assert not busy.bell.held
+
+
+def test_takeover_when_the_holder_dies(house: House) -> None:
+    holder, heir = house.sleeper("holder"), house.sleeper("heir")
+    holder.fall_asleep()
+    heir.fall_asleep()
+    assert (holder.bell.held, heir.bell.held) == (True, False)
+    kill_sessions(house.first, "pgsig holder (bell)")
+    assert heir.bell.wait(SOON)
+    assert heir.bell.held
+    assert holder.bell.wait(SOON)  # it notices, and stands in line now
+    holder.fall_asleep()
+    assert not holder.bell.held
+    emit(house.first)
+    assert heir.bell.wait(SOON)
+
+
+def test_listening_connection_lost(house: House) -> None:
+    """What was rung while nobody listened is not missed: after the reconnect it looks."""
+    sleeper = house.sleeper()
+    sleeper.fall_asleep()
+    kill_sessions(house.first, "pgsig a (listen)")
+    emit(house.first)
+    assert sleeper.bell.wait(SOON)  # the end of the connection
+    sleeper.fall_asleep()
+    assert sleeper.seen == 1
+    assert sleeper.bell.wait(SOON)  # listens again: one look more
+    emit(house.first)
+    assert sleeper.bell.wait(SOON)
+
+
+def test_bell_can_be_turned_off(house: House) -> None:
+    house.sleeper().fall_asleep()
+    with house.first.transaction():
+        house.first.execute("SET LOCAL pgsig.bell = 'off'")
+        emit(house.first)
+    assert house.rings() == 0
+
+
+def kill_sessions(connection: Connection, name: str) -> None:
+    killed = connection.execute(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s", [name]
+    )
+    assert killed.rowcount == 1

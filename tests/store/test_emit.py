@@ -1,0 +1,304 @@
+"""The doors into the log that are SQL: what they refuse, with every reason at once; who may use them; repeated events; chains of cause."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.support_core import Connection, one, operator
+
+KIB = 1024
+
+
+def codes(error: psycopg.Error) -> list[str]:
+    """The codes of a refusal with the fields that they are about, `PS101 key`, one for each line."""
+    lines = (error.diag.message_primary or "").splitlines()
+    found = [re.match(r"(PS\d{3}) ([^:]*):", line) for line in lines]
+    assert all(found), lines
+    return [f"{match[1]} {match[2].strip('/')}".strip() for match in found if match]
+
+
+def emit(connection: Connection, key: str | None = "k", value: str = "1", **more: Any) -> int:
+    given = sql.SQL("").join(sql.SQL(", {} => {}").format(sql.Identifier(k), v) for k, v in more.items())
+    row = connection.execute(sql.SQL("SELECT pgsig.emit({}, {}::jsonb{})").format(key, value, given)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def count(connection: Connection) -> int:
+    return int(one(connection, "SELECT count(*) FROM pgsig.signals"))
+
+
+# ── refusals ──
+
+
+@pytest.mark.parametrize(
+    ("given", "problems"),
+    [
+        ({"key": None}, ["PS101 key"]),
+        ({"key": ""}, ["PS101 key"]),
+        ({"key": "a.*"}, ["PS101 key"]),
+        ({"key": "Big Key"}, ["PS101 key"]),
+        ({"key": "a..b"}, ["PS101 key"]),
+        ({"key": "a\nb"}, ["PS101 key"]),
+        ({"key": "k" * 201}, ["PS101 key"]),
+        ({"key": "run.w.o.succeeded"}, ["PS102 key"]),
+        ({"key": "tick"}, ["PS102 key"]),
+        ({"value": json.dumps([["x" * 50, i] for i in range(6000)])}, ["PS103 value"]),
+        ({"namespace": "No"}, ["PS104 namespace"]),
+        ({"namespace": None}, ["PS104 namespace"]),
+        ({"namespace": "n" * 64}, ["PS104 namespace"]),
+        ({"subject": "é" * 101}, ["PS105 subject"]),
+        ({"source": "s" * 201}, ["PS106 source"]),
+        ({"event_id": ""}, ["PS107 event_id"]),
+        ({"event_id": "e" * 201}, ["PS107 event_id"]),
+        (
+            {"key": "manual.*", "namespace": "", "subject": "s" * 300, "source": "s" * 300, "event_id": ""},
+            ["PS101 key", "PS102 key", "PS104 namespace", "PS105 subject", "PS106 source", "PS107 event_id"],
+        ),
+    ],
+)
+def test_emit_names_every_problem(connection: Connection, given: dict[str, Any], problems: list[str]) -> None:
+    with pytest.raises(psycopg.Error) as refused:
+        emit(connection, **given)
+    assert codes(refused.value) == problems
+    assert refused.value.sqlstate == problems[0][:5]
+    assert refused.value.diag.message_hint == "nothing was stored"
+    assert count(connection) == 0
+
+
+@pytest.mark.parametrize("key", ["a", "a.b-c:d_e.9", "k" * 200, "runner.x", "ticker", "manuals.a"])
+def test_emit_takes(connection: Connection, key: str) -> None:
+    emit(connection, key)
+    assert count(connection) == 1
+
+
+def test_emit_many_names_every_problem_and_keeps_nothing(connection: Connection) -> None:
+    signals = [{"key": "fine"}, {"key": "*", "vla\nue": 1}, "text", {"key": "b", "subject": "s" * 300}, None]
+    with pytest.raises(psycopg.Error) as refused:
+        connection.execute("SELECT pgsig.emit_many(%s::jsonb)", [json.dumps(signals)])
+    wanted = ["PS111 1/vla ue", "PS101 1/key", "PS110 2", "PS105 3/subject", "PS110 4"]
+    assert sorted(codes(refused.value)) == sorted(wanted)
+    assert count(connection) == 0
+    for other in ("{}", "1", "null"):
+        with pytest.raises(psycopg.Error, match="PS110"):
+            connection.execute("SELECT pgsig.emit_many(%s::jsonb)", [other])
+
+
+def test_emit_many_answers_in_order(connection: Connection) -> None:
+    signals = [{"key": "k", "value": number} for number in range(50)]
+    rows = connection.execute("SELECT pgsig.emit_many(%s::jsonb)", [json.dumps(signals)]).fetchall()
+    stored = connection.execute("SELECT id FROM pgsig.signals ORDER BY value::int").fetchall()
+    assert rows == stored == sorted(rows)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "code"),
+    [
+        ("key", "A", "PS101"), ("key", "a.*", "PS101"), ("key", "k" * 201, "PS101"), ("key", "", "PS101"),
+        ("key", "manual.w.o", "PS102"), ("namespace", "N", "PS104"), ("subject", "s" * 201, "PS105"),
+        ("source", "s" * 201, "PS106"), ("event_id", "", "PS107"),
+    ],
+)  # fmt: skip
+def test_insert_is_checked_by_the_table(connection: Connection, column: str, value: str, code: str) -> None:
+    row = {"key": "k", column: value}
+    statement = sql.SQL("INSERT INTO pgsig.signals ({}) VALUES ({})").format(
+        sql.SQL(", ").join(map(sql.Identifier, row)), sql.SQL(", ").join(map(sql.Literal, row.values()))
+    )
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        connection.execute(statement)
+    assert (refused.value.diag.constraint_name or "").startswith(code)
+
+
+def test_large_value_by_insert(connection: Connection) -> None:
+    value = json.dumps([["x" * 50, i] for i in range(6000)])
+    with pytest.raises(psycopg.errors.CheckViolation, match="PS103"):
+        connection.execute("INSERT INTO pgsig.signals (key, value) VALUES ('k', %s)", [value])
+
+
+@pytest.mark.parametrize(
+    ("value", "state"),
+    [('"\\u0000"', "22P05"), ('"\\ud800"', "22P02"), ("NaN", "22P02"), ("Infinity", "22P02"), ("{", "22P02"), ("[" * 20000, "54001")],
+)  # fmt: skip
+def test_values_that_are_none(connection: Connection, value: str, state: str) -> None:
+    with pytest.raises(psycopg.Error) as refused:
+        emit(connection, "k", value)
+    assert refused.value.sqlstate == state
+
+
+@pytest.mark.parametrize("value", ["1e4999", "[" * 1500 + "]" * 1500, '{"a": 1, "a": 2}', '"' + "é" * 100000 + '"'])
+def test_odd_values_are_kept(connection: Connection, value: str) -> None:
+    """What Postgres can hold is a fact; what a worker cannot read of it is put aside there."""
+    signal = emit(connection, "k", value)
+    same = "SELECT value = %s::jsonb FROM pgsig.signals WHERE id = %s"
+    assert one(connection, same, value, signal)
+
+
+# ── repeated events ──
+
+
+def test_repeated_event_answers_with_its_first_position(connection: Connection) -> None:
+    first = emit(connection, "k", '{"a": 1, "b": 2}', event_id="e", source="s")
+    assert emit(connection, "k", '{"b": 2, "a": 1}', event_id="e", source="s") == first
+    assert emit(connection, "k", '{"a": 1, "b": 2}', event_id="e", source="other") != first
+    assert emit(connection, "k", '{"a": 1, "b": 2}', event_id="e", source="s", namespace="elsewhere") != first
+    insert = "INSERT INTO pgsig.signals (key, value, source, event_id) VALUES ('k', '{\"a\": 1, \"b\": 2}', 's', 'e')"
+    assert connection.execute(insert.encode()).rowcount == 0
+    assert count(connection) == 3
+
+
+@pytest.mark.parametrize("other", [{"key": "l"}, {"value": "2"}, {"subject": "s"}])
+def test_repeated_event_with_another_body(connection: Connection, other: dict[str, str]) -> None:
+    emit(connection, "k", "1", event_id="e")
+    with pytest.raises(psycopg.Error) as refused:
+        emit(connection, **{"key": "k", "value": "1", "event_id": "e", **other})
+    assert refused.value.sqlstate == "PS109"
+    assert count(connection) == 1
+
+
+def test_event_of_a_transaction_that_rolled_back_was_none(connection: Connection) -> None:
+    with connection.transaction(force_rollback=True):
+        emit(connection, "k", "1", event_id="e")
+    emit(connection, "k", "2", event_id="e")
+    assert one(connection, "SELECT value FROM pgsig.signals") == 2
+
+
+def test_repetition_within_emit_many(connection: Connection) -> None:
+    signals = [{"key": "k", "event_id": "e"}, {"key": "l"}, {"key": "k", "event_id": "e"}]
+    ids = [row[0] for row in connection.execute("SELECT pgsig.emit_many(%s::jsonb)", [json.dumps(signals)])]
+    assert ids[0] == ids[2] != ids[1]
+    assert count(connection) == 2
+
+
+# ── chains of cause ──
+
+
+def test_depth_comes_from_the_run(connection: Connection) -> None:
+    operator_id = operator(connection, "o")
+    connection.execute(
+        "INSERT INTO pgsig_private.run (id, operator_id, generation, version, action_id, depth) VALUES (7, %s, 1, 1, 1, 41)",
+        [operator_id],
+    )
+    emit(connection, "k", run_id=7)
+    connection.execute("INSERT INTO pgsig.signals (key, run_id) VALUES ('k', 7)")
+    connection.execute('SELECT pgsig.emit_many(\'[{"key": "k", "run_id": 7}]\')')
+    assert connection.execute("SELECT DISTINCT depth FROM pgsig.signals").fetchall() == [(41,)]
+    with pytest.raises(psycopg.Error) as refused:
+        emit(connection, "k", run_id=8)
+    assert refused.value.sqlstate == "PS108"
+
+
+# ── who may ──
+
+
+@pytest.fixture
+def emitter(database: str, connection: Connection) -> Iterator[Connection]:
+    """A login of its own that is a member of pgsig_emitter, and nothing else."""
+    login = sql.Identifier(f"pgsig_test_{one(connection, 'SELECT pg_backend_pid()')}")
+    connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x' IN ROLE pgsig_emitter").format(login))
+    try:
+        with psycopg.connect(database, user=login.as_string().strip('"'), password="x", autocommit=True) as session:
+            yield session
+    finally:
+        connection.execute(sql.SQL("DROP OWNED BY {}; DROP ROLE {}").format(login, login))
+
+
+def test_emitter_may_emit(emitter: Connection, connection: Connection) -> None:
+    emit(emitter, "a")
+    emit(emitter, "b", event_id="e")
+    emit(emitter, "b", event_id="e")
+    emitter.execute('SELECT pgsig.emit_many(\'[{"key": "c"}, {"key": "d", "event_id": "f"}]\')')
+    emitter.execute("INSERT INTO pgsig.signals (key, value, subject, event_id) VALUES ('e', '1', 's', 'g')")
+    with emitter.cursor().copy("COPY pgsig.signals (key) FROM STDIN") as copy:
+        copy.write_row(("f",))
+    keys = [row[0] for row in connection.execute("SELECT key FROM pgsig.signals ORDER BY id")]
+    assert keys == list("abcdef")
+    sources = connection.execute("SELECT DISTINCT source FROM pgsig.signals").fetchall()
+    assert sources == [(emitter.info.user,)]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "INSERT INTO pgsig.signals (key, id) VALUES ('k', 1)",
+        "INSERT INTO pgsig.signals (key, kind) VALUES ('manual.w.o', 'manual')",
+        "INSERT INTO pgsig.signals (key, depth) VALUES ('k', 0)",
+        "INSERT INTO pgsig.signals (key, xid) VALUES ('k', '3')",
+        "INSERT INTO pgsig.signals (key, emitted_at) VALUES ('k', now())",
+        "SELECT value FROM pgsig.signals",
+        "UPDATE pgsig.signals SET key = 'other'",
+        "DELETE FROM pgsig.signals",
+        "TRUNCATE pgsig.signals",
+        "SELECT * FROM pgsig_private.event",
+        "INSERT INTO pgsig_private.event VALUES ('default', 's', 'e', 1, '')",
+        "SELECT * FROM pgsig_private.cursor",
+        "SELECT * FROM pgsig_private.take(1)",
+        "SELECT pgsig_private.record('{}')",
+        "SELECT pgsig.act('w.o', 'STOP')",
+        "SELECT * FROM pgsig.operators",
+        "SELECT * FROM pgsig.runs",
+        "SELECT setval('pgsig_private.signal_id', 1)",
+        "CREATE TABLE pgsig.mine ()",
+        "CREATE FUNCTION pgsig.emit(integer) RETURNS void LANGUAGE sql AS ''",
+    ],
+)
+def test_emitter_may_nothing_else(emitter: Connection, attempt: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        emitter.execute(attempt.encode())
+
+
+def test_public_may_nothing(connection: Connection) -> None:
+    granted = connection.execute(
+        """
+        SELECT p.oid::regprocedure::text FROM pg_proc p
+         WHERE p.pronamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace)
+           AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
+        UNION ALL
+        SELECT c.oid::regclass::text FROM pg_class c, aclexplode(c.relacl) a
+         WHERE c.relnamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace) AND a.grantee = 0
+        """
+    ).fetchall()
+    assert granted == []
+
+
+def test_hostile_search_path(emitter: Connection, connection: Connection) -> None:
+    """Objects of the caller that bear the names of the system's are not what the functions use."""
+    connection.execute(
+        sql.SQL("GRANT CREATE, TEMPORARY ON DATABASE {} TO pgsig_emitter").format(
+            sql.Identifier(connection.info.dbname)
+        )
+    )
+    emitter.execute("CREATE SCHEMA bad")
+    for statement in (
+        "CREATE FUNCTION bad.jsonb_typeof(jsonb) RETURNS text LANGUAGE sql AS $$ SELECT 'array' $$",
+        "CREATE FUNCTION bad.octet_length(text) RETURNS integer LANGUAGE sql AS $$ SELECT 1 $$",
+        "CREATE FUNCTION bad.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'caught'; END $$",
+        "CREATE FUNCTION bad.pg_try_advisory_xact_lock_shared(integer, integer) RETURNS boolean LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE 'caught'; END $$",
+        "CREATE TEMP TABLE event (signal_id bigint)",
+        "SET search_path = bad, pg_temp, pg_catalog",
+    ):
+        emitter.execute(statement.encode())
+    emitter.execute("SELECT pgsig.emit('k', event_id => 'e')")
+    with pytest.raises(psycopg.Error, match="PS101"):
+        emitter.execute("SELECT pgsig.emit(repeat('k', 201))")
+    with pytest.raises(psycopg.Error, match="PS110"):
+        emitter.execute("SELECT pgsig.emit_many('{}')")
+    assert count(connection) == 1
+
+
+def test_functions_pin_their_search_path(connection: Connection) -> None:
+    loose = connection.execute(
+        """
+        SELECT p.oid::regprocedure::text FROM pg_proc p
+         WHERE p.pronamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace)
+           AND NOT coalesce(p.proconfig, '{}')::text LIKE '%search_path=pg_catalog, pg_temp%'
+        """
+    ).fetchall()
+    assert loose == []

@@ -1,0 +1,276 @@
+"""The storage core: every committed signal is taken once, in order, however transactions overlap.
+
+`test_under_concurrency` throws everything at the real `take`. The rest steps two or three connections through the interleavings at which
+plausible variants of it lose or repeat signals, and shows that the real one does not. A table lock serves as a gate: it stops a take
+between two of its statements for as long as the test wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import psycopg
+import pytest
+
+from tests.store.traffic import Emitter, Taker, Traffic
+from tests.support_core import Background, Connection, one, wait_until_blocked
+
+REAL = "SELECT key FROM pgsig_private.take(100)"
+
+# A log with what the variants share: the lane's lock, a cursor without the key that would catch some of their mistakes.
+VARIANTS = r"""
+CREATE SCHEMA naive;
+CREATE TABLE naive.cursor (seq bigint GENERATED ALWAYS AS IDENTITY, s1 pg_snapshot, last_id bigint DEFAULT 0);
+INSERT INTO naive.cursor (s1) VALUES (pg_current_snapshot());
+CREATE FUNCTION naive.lock() RETURNS boolean LANGUAGE sql AS $$
+    SELECT pg_try_advisory_xact_lock(1885827945, (hashtextextended('default', 0) & 3)::integer) $$;
+CREATE FUNCTION naive.new(s1 pg_snapshot) RETURNS SETOF pgsig.signals LANGUAGE sql AS $$
+    SELECT * FROM pgsig.signals s WHERE s.xid >= pg_snapshot_xmax(s1) OR s.xid IN (SELECT pg_snapshot_xip(s1)) ORDER BY s.id $$;
+
+-- The end of the window is read first, the rows in the next statement, and nothing keeps out what committed in between.
+CREATE FUNCTION naive.no_filter() RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE v_end pg_snapshot; v_s1 pg_snapshot;
+BEGIN
+    IF NOT naive.lock() THEN RETURN; END IF;
+    v_end := pg_current_snapshot();
+    SELECT c.s1 INTO v_s1 FROM naive.cursor c ORDER BY seq DESC LIMIT 1;
+    RETURN QUERY SELECT n.key FROM naive.new(v_s1) n;
+    INSERT INTO naive.cursor (s1) VALUES (v_end);
+END $$;
+
+-- The rows first, then the snapshot up to which they are said to go.
+CREATE FUNCTION naive.snapshot_late() RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE v_s1 pg_snapshot;
+BEGIN
+    IF NOT naive.lock() THEN RETURN; END IF;
+    SELECT c.s1 INTO v_s1 FROM naive.cursor c ORDER BY seq DESC LIMIT 1;
+    RETURN QUERY SELECT n.key FROM naive.new(v_s1) n;
+    LOCK TABLE naive.cursor IN ROW EXCLUSIVE MODE;
+    INSERT INTO naive.cursor (s1) VALUES (pg_current_snapshot());
+END $$;
+
+-- Right in READ COMMITTED, when it is the first thing in its transaction. Elsewhere it is not.
+CREATE FUNCTION naive.anywhere() RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE v_end pg_snapshot; v_s1 pg_snapshot;
+BEGIN
+    IF NOT naive.lock() THEN RETURN; END IF;
+    v_end := pg_current_snapshot();
+    SELECT c.s1 INTO v_s1 FROM naive.cursor c ORDER BY seq DESC LIMIT 1;
+    RETURN QUERY SELECT n.key FROM naive.new(v_s1) n WHERE pg_visible_in_snapshot(n.xid, v_end);
+    INSERT INTO naive.cursor (s1) VALUES (v_end);
+END $$;
+
+-- The cursor of every first draft: positions come in order, do they not?
+CREATE FUNCTION naive.last_id() RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE v_last bigint;
+BEGIN
+    IF NOT naive.lock() THEN RETURN; END IF;
+    SELECT c.last_id INTO v_last FROM naive.cursor c ORDER BY seq DESC LIMIT 1;
+    RETURN QUERY SELECT s.key FROM pgsig.signals s WHERE s.id > v_last ORDER BY s.id;
+    INSERT INTO naive.cursor (last_id) SELECT coalesce(max(id), 0) FROM pgsig.signals;
+END $$;
+"""
+
+
+class Scene:
+    """Two takers, two emitters and a gate, each a connection of its own."""
+
+    def __init__(self, stack: ExitStack, database: str) -> None:
+        def connect() -> Connection:
+            return stack.enter_context(psycopg.connect(database, autocommit=True))
+
+        self.taker, self.other, self.emitter, self.late, self.gate = (connect() for _ in range(5))
+        self.emitter.execute(VARIANTS.encode())
+        # One lane only: a take looks at the others before or after, each with a snapshot of its own.
+        self.emitter.execute("DELETE FROM pgsig_private.lane WHERE lane <> (hashtextextended('default', 0) & 3)")
+        # The first call of a function in a session reads definitions, at which a gate would stop it too early.
+        for name in (REAL, naive("no_filter"), naive("snapshot_late")):
+            self.take(name)
+
+    def emit(self, key: str, connection: Connection | None = None) -> None:
+        (connection or self.emitter).execute("SELECT pgsig.emit(%s)", [key])
+
+    def take(self, how: str, connection: Connection | None = None) -> list[str]:
+        return [row[0] for row in (connection or self.taker).execute(how.encode())]
+
+    @contextmanager
+    def stopped_at(self, table: str, mode: str, how: str) -> Iterator[Background[list[str]]]:
+        """Start a take and hold it where it needs `table`; it goes on when the block is left."""
+        with self.gate.transaction():
+            self.gate.execute(f"LOCK TABLE {table} IN {mode} MODE".encode())
+            going = Background(lambda: self.take(how))
+            wait_until_blocked(self.emitter, self.taker)
+            yield going
+
+
+@pytest.fixture
+def scene(database: str) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        yield Scene(stack, database)
+
+
+def naive(name: str) -> str:
+    return f"SELECT * FROM naive.{name}()"
+
+
+@pytest.mark.parametrize(
+    ("how", "table", "first", "second"),
+    [
+        pytest.param(naive("no_filter"), "naive.cursor", ["a"], ["a"], id="naive repeats it"),
+        pytest.param(REAL, "pgsig_private.cursor", [], ["a"], id="take"),
+    ],
+)
+def test_commit_between_snapshot_and_rows(
+    scene: Scene, how: str, table: str, first: list[str], second: list[str]
+) -> None:
+    with scene.stopped_at(table, "ACCESS EXCLUSIVE", how) as going:  # the snapshot is taken, the cursor is not read yet
+        scene.emit("a")
+    assert going.result() == first
+    assert scene.take(how) == second
+
+
+@pytest.mark.parametrize(
+    ("how", "table", "second"),
+    [
+        pytest.param(naive("snapshot_late"), "naive.cursor", [], id="naive loses it"),
+        pytest.param(REAL, "pgsig_private.cursor", ["b"], id="take"),
+    ],
+)
+def test_commit_between_rows_and_cursor(scene: Scene, how: str, table: str, second: list[str]) -> None:
+    scene.emit("a")
+    with scene.stopped_at(table, "SHARE", how) as going:  # the rows are read, the cursor cannot be written yet
+        scene.emit("b")
+    assert going.result() == ["a"]
+    assert scene.take(how) == second
+
+
+@pytest.mark.parametrize(
+    ("how", "level", "second"),
+    [
+        pytest.param(naive("anywhere"), "REPEATABLE READ", ["a"], id="naive repeats it"),
+        pytest.param(naive("anywhere"), "READ COMMITTED", [], id="right in READ COMMITTED"),
+        pytest.param(REAL, "READ COMMITTED", [], id="take"),
+    ],
+)
+def test_snapshot_older_than_the_lock(scene: Scene, how: str, level: str, second: list[str]) -> None:
+    scene.emit("a")
+    with scene.taker.transaction():
+        scene.taker.execute(f"SET TRANSACTION ISOLATION LEVEL {level}".encode())
+        scene.taker.execute("SELECT 1")  # in REPEATABLE READ the snapshot is fixed from here on
+        assert scene.take(how, scene.other) == ["a"]
+        assert scene.take(how) == second
+
+
+def test_a_take_that_began_before_another_ended(scene: Scene) -> None:
+    """Even the statement that calls `take` may be older than the lock: what counts are the statements inside."""
+    scene.emit("a")
+    with scene.gate.transaction():
+        scene.gate.execute("LOCK TABLE pgsig_private.lane IN ACCESS EXCLUSIVE MODE")
+        going = Background(lambda: scene.take(REAL))  # has its snapshot, waits before it asks for the lane
+        wait_until_blocked(scene.emitter, scene.taker)
+        # Everything of a take by hand but the look at the table that is the gate: another worker takes `a` meanwhile.
+        with scene.other.transaction():
+            lane = one(scene.other, "SELECT (hashtextextended('default', 0) & 3)::integer")
+            assert one(scene.other, "SELECT pg_try_advisory_xact_lock(1885827945, %s)", lane)
+            scene.other.execute(
+                "INSERT INTO pgsig_private.cursor (lane, seq, s1) VALUES (%s, 2, pg_current_snapshot())", [lane]
+            )
+    assert going.result() == []
+
+
+@pytest.mark.parametrize(
+    ("how", "writes_first", "second"),
+    [
+        pytest.param(naive("anywhere"), True, [], id="naive loses its own signal"),
+        pytest.param(naive("anywhere"), False, ["own"], id="right when it is first"),
+        pytest.param(REAL, False, ["own"], id="take"),
+    ],
+)
+def test_own_transaction_id_before_the_snapshot(scene: Scene, how: str, writes_first: bool, second: list[str]) -> None:
+    with scene.taker.transaction():
+        if writes_first:
+            scene.taker.execute("SELECT pg_current_xact_id()")
+        scene.emit("a")  # a younger transaction ends: by the snapshot, everything older has ended too
+        assert scene.take(how) == ["a"]
+        scene.emit("own", scene.taker)
+    assert scene.take(how) == second
+
+
+@pytest.mark.parametrize(
+    ("how", "second"),
+    [pytest.param(naive("last_id"), [], id="naive loses it"), pytest.param(REAL, ["early"], id="take")],
+)
+def test_commits_out_of_order(scene: Scene, how: str, second: list[str]) -> None:
+    with scene.late.transaction():
+        scene.emit("early", scene.late)
+        scene.emit("late")
+        assert scene.take(how) == ["late"]
+    assert scene.take(how) == second
+
+
+@pytest.mark.parametrize("mistake", ["SET TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SELECT pg_current_xact_id()"])
+def test_take_refuses_where_it_would_be_wrong(scene: Scene, mistake: str) -> None:
+    scene.emit("a")
+    with scene.taker.transaction(force_rollback=True):
+        scene.taker.execute(mistake.encode())
+        with pytest.raises(psycopg.errors.InvalidTransactionState):
+            scene.take(REAL)
+    assert scene.take(REAL) == ["a"]
+
+
+def test_cursor_cannot_move_twice(scene: Scene) -> None:
+    """The second guard: even with the lock out of the way, two takes of one window cannot both commit."""
+    scene.emit("a")
+    insert = "INSERT INTO pgsig_private.cursor (lane, seq, s1) SELECT lane, seq + 1, pg_current_snapshot() FROM pgsig_private.cursor"
+    with scene.taker.transaction():
+        scene.taker.execute(insert)
+        doubled = Background(lambda: scene.other.execute(insert))
+        wait_until_blocked(scene.emitter, scene.other)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        doubled.result()
+
+
+def test_window_in_pieces(scene: Scene) -> None:
+    """A window larger than the limit is worked off in order; what commits meanwhile comes after it, even with a lower position."""
+    take_two = "SELECT key FROM pgsig_private.take(2)"
+    with scene.late.transaction():
+        scene.emit("late", scene.late)
+        scene.emitter.execute("INSERT INTO pgsig.signals (key) SELECT 'k' || i FROM generate_series(1, 5) i")
+        assert scene.take(take_two) == ["k1", "k2"]
+    assert [scene.take(take_two) for _ in range(4)] == [["k3", "k4"], ["k5"], ["late"], []]
+
+
+def test_open_writer_delays_nobody(scene: Scene) -> None:
+    with scene.late.transaction(force_rollback=True):
+        scene.emit("never", scene.late)
+        for number in range(20):
+            scene.emit(f"k{number}")
+            assert scene.take(REAL) == [f"k{number}"]
+    assert scene.take(REAL) == []
+
+
+def test_rolled_back_take_takes_nothing(scene: Scene) -> None:
+    scene.emit("a")
+    with scene.taker.transaction(force_rollback=True):
+        assert scene.take(REAL) == ["a"]
+        assert scene.take(REAL, scene.other) == []  # the lane is locked
+    assert scene.take(REAL, scene.other) == ["a"]
+
+
+def test_under_concurrency(database: str) -> None:
+    """Six emitters, four takers, eight seconds of everything: none lost, none twice, each emitter's in its order."""
+    with Traffic(database) as traffic:
+        emitters = [Emitter(traffic, number) for number in range(6)]
+        takers = [Taker(traffic, number) for number in range(4)]
+        traffic.run(emitters, takers, seconds=8)
+        seen = traffic.seen()
+    committed = [marker for worker in (*emitters, *takers) for marker in worker.committed]
+    assert len(committed) > 500
+    assert sum(emitter.rolled_back for emitter in emitters) > 50
+    assert sorted(committed) == sorted(marker for _, marker in seen)
+    by_source: dict[str, list[int]] = {}
+    for source, marker in seen:
+        by_source.setdefault(source, []).append(marker)
+    for worker in (*emitters, *takers):
+        assert by_source.get(worker.name, []) == worker.committed, worker.name

@@ -43,7 +43,7 @@ def test_the_core_does_no_io(path: Path) -> None:
 
 
 STATEMENT = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|WITH \w+ AS)\s")
-# doorbell.py takes and gives back one lock. run.py has to work in a job where pgsig is not installed. show.py is what a page offers to copy.
+# doorbell.py takes and gives back one lock. run.py has to work where pgsig is not installed. show.py is what a page offers to copy.
 EXCEPTIONS = {"doorbell.py", "run.py", "show.py"}
 SPEAKERS = [path for path in modules("") if "store" not in path.parts and path.name not in EXCEPTIONS]
 

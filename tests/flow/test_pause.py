@@ -24,17 +24,10 @@ def started(shop: Workshop) -> list[list[int]]:
 @pytest.mark.parametrize("together", [True, False], ids=["in one batch", "batch by batch"])
 def test_hold_evaluates_at_the_resume_in_order(shop: Workshop, together: bool) -> None:
     shop.apply(op={"all": [{"signal": "a"}, {"signal": "b"}]})
-    steps = [
-        lambda: shop.emit("a"),
-        lambda: shop.call("SELECT pgsig.pause('w.op')"),
-        lambda: shop.emit("a"),
-        lambda: shop.emit("b"),
-        lambda: shop.call("SELECT pgsig.resume('w')"),
-        lambda: shop.emit("b"),
-    ]
     positions = []
-    for step in steps:
-        positions.append(step())
+    for text in ("emit a", "pgsig.pause('w.op')", "emit a", "emit b", "pgsig.resume('w')", "emit b"):
+        _, emit, key = text.rpartition("emit ")
+        positions.append(shop.emit(key) if emit else shop.call(f"SELECT {text}"))
         if not together:
             shop.evaluate()
     a1, _, a2, b1, _, b2 = positions

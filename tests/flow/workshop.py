@@ -1,4 +1,4 @@
-"""A workshop for flow tests: definitions applied to a real database, signals emitted, and an engine that evaluates them when it is told to."""
+"""A workshop for flow tests: definitions on a real database, signals, and an engine that evaluates them when it is told to."""
 
 from __future__ import annotations
 

@@ -202,10 +202,20 @@ def handle_stop() -> None:
     if threading.current_thread() is not threading.main_thread():
         return
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        threading.Thread(target=_await_stop, name="pgsig stop", daemon=True).start()
         signal.signal(signal.SIGTERM, _asked_to_stop)
 
 
+_asked: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put is safe in a signal handler
+
+
 def _asked_to_stop(*_: object) -> None:
+    _asked.put(None)
+
+
+def _await_stop() -> None:
+    """Tell whoever waits, from a thread: the handler may have interrupted the main thread inside `stopping.wait`, with its lock held."""
+    _asked.get()
     stopping.set()
     for waker in list(_wakers):
         waker.put(None)

@@ -98,11 +98,13 @@ def web(host: str | None, port: int | None, database_url: str | None) -> None:
 
 @click.command()
 @click.option("--once", is_flag=True, help="Run to a stated end, check it, and exit.")
-def demo(once: bool) -> int:
+@click.option("--port", type=click.IntRange(1, 65535), help="Of the pages; another one if it is taken. Default: 7420.")
+@click.option("--fresh", is_flag=True, help="Forget what earlier runs left in .pgsig/demo.")
+def demo(once: bool, port: int | None, fresh: bool) -> int:
     """See it run: jobs that train, evaluate and serve a model, until Ctrl-C."""
-    from pgsig.demo import main  # type: ignore[attr-defined,unused-ignore]
+    from pgsig.demo import main
 
-    return int(main(once=once) or 0)
+    return main(once=once, port=port, fresh=fresh)
 
 
 @click.command()

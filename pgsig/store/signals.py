@@ -23,7 +23,7 @@ class Taken:
 def take(connection: Connection, limit: int) -> Taken:
     """The next signals of every lane that nobody else is at. Must be the first statement of a READ COMMITTED transaction."""
     taken = Taken()
-    for row in connection.execute(query("take"), {"limit": limit}):
+    for row in connection.execute(query("take"), {"limit": limit}, binary=True):
         lane, revision, position, namespace, key, subject, value, source, at, xid, depth, run_id, event_id = row
         taken.revisions[lane] = revision
         taken.signals.append(

@@ -118,10 +118,17 @@ DECLARE
     v_value    jsonb := coalesce(emit.value, 'null');
     v_problems text[];
 BEGIN
-    SELECT array_agg(p) INTO v_problems FROM pgsig_private.signal_problems(
-        emit.key, v_value, emit.subject, emit.namespace, v_source, emit.event_id) p;
-    IF v_problems IS NOT NULL THEN
-        PERFORM pgsig_private.refuse(v_problems);
+    -- The same rules as in signal_problems, as one expression: naming what is wrong costs as much as the insert, and is seldom needed.
+    IF (emit.key ~ '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$' AND octet_length(emit.key) <= 200 AND emit.key !~ '^(run|tick|manual|timer)(\.|$)'
+        AND emit.namespace ~ '^[a-z][a-z0-9_-]{0,62}$' AND pg_column_size(v_value) <= 262144
+        AND octet_length(coalesce(emit.subject, '')) <= 200 AND octet_length(v_source) <= 200
+        AND (emit.event_id IS NULL OR octet_length(emit.event_id) BETWEEN 1 AND 200)) IS NOT TRUE
+    THEN
+        SELECT array_agg(p) INTO v_problems FROM pgsig_private.signal_problems(
+            emit.key, v_value, emit.subject, emit.namespace, v_source, emit.event_id) p;
+        IF v_problems IS NOT NULL THEN
+            PERFORM pgsig_private.refuse(v_problems);
+        END IF;
     END IF;
     INSERT INTO pgsig.signals AS s (namespace, key, subject, value, source, event_id, run_id)
     VALUES (emit.namespace, emit.key, coalesce(emit.subject, ''), v_value, v_source, emit.event_id, emit.run_id)

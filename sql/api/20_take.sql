@@ -50,7 +50,7 @@ BEGIN
             FOR id, namespace, key, subject, value, source, emitted_at, xid, depth, run_id, event_id IN
                 SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
                   FROM pgsig.signals s
-                 WHERE s.id > v_done AND s.id <= v_done + 8 * p_limit AND s.lane + 0 = v_lane.lane
+                 WHERE s.id > v_done AND s.id <= v_done + 8::bigint * p_limit AND s.lane + 0 = v_lane.lane
                    AND pg_visible_in_snapshot(s.xid, v_end) AND NOT pg_visible_in_snapshot(s.xid, v_cursor.s1)
                  ORDER BY s.id
                  LIMIT p_limit - v_total
@@ -59,7 +59,7 @@ BEGIN
                 v_last_id := id;
                 RETURN NEXT;
             END LOOP;
-            v_done := v_done + 8 * p_limit;
+            v_done := v_done + 8::bigint * p_limit;
         END IF;
         -- UNION ALL, not OR: each branch is one range of the index (lane, xid, id). "+ 0" keeps the planner from walking
         -- the index on id from its beginning in the hope of meeting the window soon.

@@ -13,64 +13,11 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 import pytest
 
+from tests.store.naive import VARIANTS
 from tests.store.traffic import Emitter, Taker, Traffic
 from tests.support_core import Background, Connection, one, wait_until_blocked
 
 REAL = "SELECT key FROM pgsig_private.take(100)"
-
-# A log with what the variants share: the lane's lock, a cursor without the key that would catch some of their mistakes.
-VARIANTS = r"""
-CREATE SCHEMA naive;
-CREATE TABLE naive.cursor (seq bigint GENERATED ALWAYS AS IDENTITY, s1 pg_snapshot, last_id bigint DEFAULT 0);
-INSERT INTO naive.cursor (s1) VALUES (pg_current_snapshot());
-CREATE FUNCTION naive.lock() RETURNS boolean LANGUAGE sql AS $$
-    SELECT pg_try_advisory_xact_lock(1885827945, (hashtextextended('default', 0) & 3)::integer) $$;
-CREATE FUNCTION naive.new(s1 pg_snapshot) RETURNS SETOF pgsig.signals LANGUAGE sql AS $$
-    SELECT * FROM pgsig.signals s WHERE s.xid >= pg_snapshot_xmax(s1) OR s.xid IN (SELECT pg_snapshot_xip(s1)) ORDER BY s.id $$;
-
--- The end of the window is read first, the rows in the next statement, and nothing keeps out what committed in between.
-CREATE FUNCTION naive.no_filter() RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE v_end pg_snapshot; v_s1 pg_snapshot;
-BEGIN
-    IF NOT naive.lock() THEN RETURN; END IF;
-    v_end := pg_current_snapshot();
-    SELECT c.s1 INTO v_s1 FROM naive.cursor c ORDER BY seq DESC LIMIT 1;
-    RETURN QUERY SELECT n.key FROM naive.new(v_s1) n;
-    INSERT INTO naive.cursor (s1) VALUES (v_end);
-END $$;
-
--- The rows first, then the snapshot up to which they are said to go.
-CREATE FUNCTION naive.snapshot_late() RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE v_s1 pg_snapshot;
-BEGIN
-    IF NOT naive.lock() THEN RETURN; END IF;
-    SELECT c.s1 INTO v_s1 FROM naive.cursor c ORDER BY seq DESC LIMIT 1;
-    RETURN QUERY SELECT n.key FROM naive.new(v_s1) n;
-    LOCK TABLE naive.cursor IN ROW EXCLUSIVE MODE;
-    INSERT INTO naive.cursor (s1) VALUES (pg_current_snapshot());
-END $$;
-
--- Right in READ COMMITTED, when it is the first thing in its transaction. Elsewhere it is not.
-CREATE FUNCTION naive.anywhere() RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE v_end pg_snapshot; v_s1 pg_snapshot;
-BEGIN
-    IF NOT naive.lock() THEN RETURN; END IF;
-    v_end := pg_current_snapshot();
-    SELECT c.s1 INTO v_s1 FROM naive.cursor c ORDER BY seq DESC LIMIT 1;
-    RETURN QUERY SELECT n.key FROM naive.new(v_s1) n WHERE pg_visible_in_snapshot(n.xid, v_end);
-    INSERT INTO naive.cursor (s1) VALUES (v_end);
-END $$;
-
--- The cursor of every first draft: positions come in order, do they not?
-CREATE FUNCTION naive.last_id() RETURNS SETOF text LANGUAGE plpgsql AS $$
-DECLARE v_last bigint;
-BEGIN
-    IF NOT naive.lock() THEN RETURN; END IF;
-    SELECT c.last_id INTO v_last FROM naive.cursor c ORDER BY seq DESC LIMIT 1;
-    RETURN QUERY SELECT s.key FROM pgsig.signals s WHERE s.id > v_last ORDER BY s.id;
-    INSERT INTO naive.cursor (last_id) SELECT coalesce(max(id), 0) FROM pgsig.signals;
-END $$;
-"""
 
 
 class Scene:
@@ -239,6 +186,46 @@ def test_window_in_pieces(scene: Scene) -> None:
         scene.emitter.execute("INSERT INTO pgsig.signals (key) SELECT 'k' || i FROM generate_series(1, 5) i")
         assert scene.take(take_two) == ["k1", "k2"]
     assert [scene.take(take_two) for _ in range(4)] == [["k3", "k4"], ["k5"], ["late"], []]
+
+
+def test_window_in_pieces_with_gaps(scene: Scene) -> None:
+    """Positions of one window may lie far apart, and other signals between them."""
+    take_two = "SELECT key FROM pgsig_private.take(2)"
+    with scene.late.transaction():
+        scene.emit("early", scene.late)
+        for number in range(1, 4):
+            scene.emit(f"a{number}")
+            scene.emitter.execute(
+                "SELECT setval('pgsig_private.signal_id', nextval('pgsig_private.signal_id') + %s)", [10**number]
+            )
+        scene.emitter.execute(
+            "INSERT INTO pgsig.signals (namespace, key)"
+            " SELECT n, 'elsewhere' FROM generate_series(1, 20), unnest(ARRAY['alpha', 'beta', 'gamma']) n"
+            " WHERE hashtextextended(n, 0) & 3 <> hashtextextended('default', 0) & 3"
+        )
+        scene.emit("a4")
+        scene.emit("a5")
+        assert scene.take(take_two) == ["a1", "a2"]
+        scene.emit("b")
+    assert [scene.take(take_two) for _ in range(4)] == [["a3", "a4"], ["a5"], ["early", "b"], []]
+
+
+def test_partition_may_go_when_every_lane_has_passed_it(scene: Scene) -> None:
+    """A lane in which nothing happens keeps no partition; an open writer and signals not yet taken do."""
+    scene.emitter.execute("INSERT INTO pgsig_private.lane (lane) SELECT (lane + 1) & 3 FROM pgsig_private.lane")
+    with scene.late.transaction():
+        scene.late.execute("SELECT pg_current_xact_id()")
+        scene.emit("a")
+        part = one(scene.emitter, "SELECT relname FROM pg_class WHERE oid = (SELECT tableoid FROM pgsig.signals)")
+        passed = "SELECT pgsig_private.passed(%s)"
+        assert not one(scene.emitter, passed, part)
+        assert scene.take(REAL) == ["a"]
+        assert not one(
+            scene.emitter, passed, part
+        )  # a transaction that is older than the snapshot may still write to it
+    scene.emit("b")
+    assert scene.take(REAL) == ["b"]
+    assert one(scene.emitter, passed, part)
 
 
 def test_open_writer_delays_nobody(scene: Scene) -> None:

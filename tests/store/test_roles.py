@@ -1,0 +1,118 @@
+"""Who may do what: an emitter emits and nothing else, the public does nothing, and no object of a caller gets between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from tests.support_core import Connection, one
+
+
+@pytest.fixture
+def emitter(database: str, connection: Connection) -> Iterator[Connection]:
+    """A login of its own that is a member of pgsig_emitter, and nothing else."""
+    login = sql.Identifier(f"pgsig_test_{one(connection, 'SELECT pg_backend_pid()')}")
+    connection.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x' IN ROLE pgsig_emitter").format(login))
+    try:
+        with psycopg.connect(database, user=login.as_string().strip('"'), password="x", autocommit=True) as session:
+            yield session
+    finally:
+        connection.execute(sql.SQL("DROP OWNED BY {}; DROP ROLE {}").format(login, login))
+
+
+def test_emitter_may_emit(emitter: Connection, connection: Connection) -> None:
+    emitter.execute("SELECT pgsig.emit('a')")
+    for _ in range(2):
+        emitter.execute("SELECT pgsig.emit('b', event_id => 'e')")
+    emitter.execute('SELECT pgsig.emit_many(\'[{"key": "c"}, {"key": "d", "event_id": "f"}]\')')
+    emitter.execute("INSERT INTO pgsig.signals (key, value, subject, event_id) VALUES ('e', '1', 's', 'g')")
+    with emitter.cursor().copy("COPY pgsig.signals (key) FROM STDIN") as copy:
+        copy.write_row(("f",))
+    keys = [row[0] for row in connection.execute("SELECT key FROM pgsig.signals ORDER BY id")]
+    assert keys == list("abcdef")
+    sources = connection.execute("SELECT DISTINCT source FROM pgsig.signals").fetchall()
+    assert sources == [(emitter.info.user,)]
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        "INSERT INTO pgsig.signals (key, id) VALUES ('k', 1)",
+        "INSERT INTO pgsig.signals (key, kind) VALUES ('manual.w.o', 'manual')",
+        "INSERT INTO pgsig.signals (key, depth) VALUES ('k', 0)",
+        "INSERT INTO pgsig.signals (key, xid) VALUES ('k', '3')",
+        "INSERT INTO pgsig.signals (key, emitted_at) VALUES ('k', now())",
+        "SELECT value FROM pgsig.signals",
+        "UPDATE pgsig.signals SET key = 'other'",
+        "DELETE FROM pgsig.signals",
+        "TRUNCATE pgsig.signals",
+        "SELECT * FROM pgsig_private.event",
+        "INSERT INTO pgsig_private.event VALUES ('default', 's', 'e', 1, '')",
+        "SELECT * FROM pgsig_private.cursor",
+        "SELECT * FROM pgsig_private.take(1)",
+        "SELECT pgsig_private.record('{}')",
+        "SELECT pgsig.act('w.o', 'STOP')",
+        "SELECT * FROM pgsig.operators",
+        "SELECT * FROM pgsig.runs",
+        "SELECT setval('pgsig_private.signal_id', 1)",
+        "CREATE TABLE pgsig.mine ()",
+        "CREATE FUNCTION pgsig.emit(integer) RETURNS void LANGUAGE sql AS ''",
+    ],
+)
+def test_emitter_may_nothing_else(emitter: Connection, attempt: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        emitter.execute(attempt.encode())
+
+
+def test_public_may_nothing(connection: Connection) -> None:
+    granted = connection.execute(
+        """
+        SELECT p.oid::regprocedure::text FROM pg_proc p
+         WHERE p.pronamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace)
+           AND EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
+        UNION ALL
+        SELECT c.oid::regclass::text FROM pg_class c, aclexplode(c.relacl) a
+         WHERE c.relnamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace) AND a.grantee = 0
+        """
+    ).fetchall()
+    assert granted == []
+
+
+def test_hostile_search_path(emitter: Connection, connection: Connection) -> None:
+    """Objects of the caller that bear the names of the system's are not what the functions use."""
+    connection.execute(
+        sql.SQL("GRANT CREATE, TEMPORARY ON DATABASE {} TO pgsig_emitter").format(
+            sql.Identifier(connection.info.dbname)
+        )
+    )
+    emitter.execute("CREATE SCHEMA bad")
+    for statement in (
+        "CREATE FUNCTION bad.jsonb_typeof(jsonb) RETURNS text LANGUAGE sql AS $$ SELECT 'array' $$",
+        "CREATE FUNCTION bad.octet_length(text) RETURNS integer LANGUAGE sql AS $$ SELECT 1 $$",
+        "CREATE FUNCTION bad.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'caught'; END $$",
+        "CREATE FUNCTION bad.pg_try_advisory_xact_lock_shared(integer, integer) RETURNS boolean LANGUAGE plpgsql"
+        " AS $$ BEGIN RAISE 'caught'; END $$",
+        "CREATE TEMP TABLE event (signal_id bigint)",
+        "SET search_path = bad, pg_temp, pg_catalog",
+    ):
+        emitter.execute(statement.encode())
+    emitter.execute("SELECT pgsig.emit('k', event_id => 'e')")
+    with pytest.raises(psycopg.Error, match="PS101"):
+        emitter.execute("SELECT pgsig.emit(repeat('k', 201))")
+    with pytest.raises(psycopg.Error, match="PS110"):
+        emitter.execute("SELECT pgsig.emit_many('{}')")
+    assert one(connection, "SELECT count(*) FROM pgsig.signals") == 1
+
+
+def test_functions_pin_their_search_path(connection: Connection) -> None:
+    loose = connection.execute(
+        """
+        SELECT p.oid::regprocedure::text FROM pg_proc p
+         WHERE p.pronamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace)
+           AND NOT coalesce(p.proconfig, '{}')::text LIKE '%search_path=pg_catalog, pg_temp%'
+        """
+    ).fetchall()
+    assert loose == []

@@ -1,0 +1,39 @@
+"""What the README shows is what works: its Python makes a workflow, its SQL runs against the database."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pgsig import Workflow
+from pgsig.store.database import Connection
+from pgsig.store.definitions import apply
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def block(language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def workflow() -> Workflow:
+    names: dict[str, object] = {}
+    exec(block("python"), names)
+    wf = names["wf"]
+    assert isinstance(wf, Workflow)
+    return wf
+
+
+def test_the_python_and_the_sql_work_together(connection: Connection) -> None:
+    assert apply(connection, workflow().as_document()).version == 1
+    for statement in filter(str.strip, re.sub(r"--.*", "", block("sql")).split(";")):
+        connection.execute(statement.encode())
+    emitted = connection.execute("SELECT key FROM pgsig.signals WHERE kind = 'user' ORDER BY id").fetchall()
+    assert [key for (key,) in emitted] == ["data.ready", "model.trained", "order.paid"]
+
+
+def test_ten_lines_are_ten_lines() -> None:
+    for language in ("python", "sql"):
+        assert len([line for line in block(language).splitlines() if line.strip()]) <= 10

@@ -13,10 +13,9 @@ from pgsig.paths import PACKAGE
 
 PURE = ("condition", "decide")
 # What a pure module may import besides the package itself: nothing that opens, waits, measures or draws.
-HARMLESS = {
-    "__future__", "collections", "dataclasses", "datetime", "decimal", "difflib", "enum", "functools", "hashlib", "itertools", "json", "math",
-    "random", "re", "typing", "zoneinfo", "apscheduler",
-}  # fmt: skip
+HARMLESS = set(
+    "__future__ apscheduler collections dataclasses datetime decimal difflib enum functools hashlib itertools json math random re typing zoneinfo".split()
+)
 
 
 def modules(*folders: str) -> list[Path]:

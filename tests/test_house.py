@@ -13,9 +13,26 @@ from pgsig.paths import PACKAGE
 
 PURE = ("condition", "decide")
 # What a pure module may import besides the package itself: nothing that opens, waits, measures or draws.
-HARMLESS = set(
-    "__future__ apscheduler collections dataclasses datetime decimal difflib enum functools hashlib itertools json math random re typing zoneinfo".split()
-)
+HARMLESS = {
+    "__future__",
+    "apscheduler",
+    "collections",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "difflib",
+    "enum",
+    "functools",
+    "hashlib",
+    "itertools",
+    "json",
+    "math",
+    "operator",
+    "random",
+    "re",
+    "typing",
+    "zoneinfo",
+}
 
 
 def modules(*folders: str) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgsig.client import Client
-    from pgsig.definition.conditions import Condition, all_of, any_of, at, at_least, cron, every, seq, signal
+    from pgsig.definition.conditions import Condition, absent, all_of, any_of, at, at_least, cron, every, seq, signal
     from pgsig.definition.workflow import Workflow
     from pgsig.errors import Conflict, InvalidInput, NotFound, PgsigError, Unavailable
 
@@ -25,6 +25,7 @@ __all__ = [
     "Unavailable",
     "Workflow",
     "__version__",
+    "absent",
     "all_of",
     "any_of",
     "at",
@@ -40,7 +41,7 @@ _HOMES = {
     "pgsig.definition.workflow": ("Workflow",),
     "pgsig.errors": ("Conflict", "InvalidInput", "NotFound", "PgsigError", "Unavailable"),
     "pgsig.definition.conditions": (
-        *("Condition", "all_of", "any_of", "at", "at_least", "cron", "every", "seq", "signal"),
+        *("Condition", "absent", "all_of", "any_of", "at", "at_least", "cron", "every", "seq", "signal"),
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

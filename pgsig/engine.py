@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pgsig.condition import Leaf
 from pgsig.decide.catalog import Catalog, build
 from pgsig.decide.decide import Decision, Fate, Past, StateKey, Verdict, custom_key, decide, instance_of, needs
-from pgsig.decide.match import Answers, Match, is_resume, match, questions
+from pgsig.decide.match import Answers, Match, is_asked, is_resume, match, questions
 from pgsig.decide.plan import Effects, carry_out
 from pgsig.failpoints import reached
 from pgsig.model import Json, Outcome
@@ -39,10 +39,13 @@ class Engine:
         self.catalog: Catalog | None = None
         self.at_work: list[int] = []  # positions of the signals of the last step, also where it failed
 
-    def step(self, limit: int = 500, *, poison: Mapping[int, str] | None = None) -> Step:
+    def step(
+        self, limit: int = 500, *, suspects: Mapping[int, str] | None = None, poison: Mapping[int, str] | None = None
+    ) -> Step:
         """Evaluate up to `limit` signals.
 
-        poison: positions of signals that are put aside for every interested rule instead, with the error that they made.
+        suspects: positions of signals whose evaluation failed, with the error: a rule that fails at one again puts it aside, the
+        others go on. Not to be used with a limit above 1. poison: those that are put aside for every interested rule.
         """
         self.at_work = []
         # In pipeline mode BEGIN travels with the first statement and COMMIT with the last.
@@ -54,12 +57,14 @@ class Engine:
             reached("taken")
             catalog = self.definitions(taken.revisions)
             matches = match(catalog, taken.signals)
-            actions = self.evaluate(catalog, matches, poison or {}) if matches else 0
+            actions = self.evaluate(catalog, matches, suspects or {}, poison or {}) if matches else 0
             reached("recorded")
         reached("committed")
         return Step(len(taken.signals), actions, taken.signals[-1].id)
 
-    def evaluate(self, catalog: Catalog, matches: Sequence[Match], poison: Mapping[int, str]) -> int:
+    def evaluate(
+        self, catalog: Catalog, matches: Sequence[Match], suspects: Mapping[int, str], poison: Mapping[int, str]
+    ) -> int:
         """Decide and record. Returns the number of actions."""
         sound = [found for found in matches if found.signal.id not in poison]
         held = self.held(catalog, sound)
@@ -67,7 +72,7 @@ class Engine:
         states, live = signals.load(self.connection, needs([*held, *sound], answers))
         if any(found.rule is not None and found.rule.custom for found in (*held, *sound)):
             answers |= self.ask_functions([*held, *sound], states, answers)
-        decision = decide(catalog, sound, Past(states, live, held), answers)
+        decision = decide(catalog, sound, Past(states, live, held), answers, suspects)
         decision.fates += put_aside(matches, poison)
         reached("decided")
         self.record(decision)
@@ -98,7 +103,7 @@ class Engine:
             subject = instance_of(rule, found.signal, answers)
             key = (rule.rule.id, subject)
             for leaf in found.hits:
-                if not isinstance(leaf, Leaf) or leaf.met_by is None:
+                if not isinstance(leaf, Leaf) or leaf.met_by is None or not is_asked(leaf, found.signal, answers):
                     continue
                 before = (states.get(key) or {}).get("custom", {}).get(str(leaf.index))
                 verdict = signals.ask_function(

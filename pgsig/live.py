@@ -63,7 +63,7 @@ class Live:
         """Be told of changes inside this block; of a run's log too if one is named. Raises TooMany."""
         with self._news:
             if self._watchers >= self._most:
-                raise TooMany("every live stream of this process is in use", code="PS429", fix="try again, or poll")
+                raise TooMany("every live stream of this process is in use", code="PS629", fix="try again, or poll")
             self._watchers += 1
             if run is not None:
                 self._runs[run] += 1

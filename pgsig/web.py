@@ -23,12 +23,14 @@ from pgsig.api.base import MOST_BYTES
 from pgsig.api.base import settings as current_settings
 from pgsig.api.health import health
 from pgsig.api.problems import TITLES, Refusal, response, status_of
+from pgsig.definition import schema
 from pgsig.errors import InvalidInput, PgsigError, Problem
 from pgsig.live import Live
 from pgsig.pages import pages
 from pgsig.pages.error import error_page
 from pgsig.pages.show import install
 from pgsig.paths import room
+from pgsig.presence import Presence
 from pgsig.settings import Settings
 from pgsig.store.database import Database
 
@@ -88,6 +90,9 @@ def create_app(settings: Settings, database: Database) -> Flask:
     install(app)
     for blueprint in (health, api, pages):
         app.register_blueprint(blueprint)
+    app.add_url_rule(
+        "/schema/workflow.json", "schema", lambda: Response(schema.text(), mimetype="application/schema+json")
+    )
     return app
 
 
@@ -167,7 +172,7 @@ class Server(BaseApplication):
             "workers": PROCESSES, "worker_class": "gthread", "threads": THREADS, "graceful_timeout": GRACE,
             "timeout": 60, "keepalive": 5, "proc_name": "pgsig web", "loglevel": "warning", "accesslog": None,
             "limit_request_line": 8190, "control_socket_disable": True,
-            "post_worker_init": _let_streams_end, "worker_exit": _close,
+            "post_worker_init": _begin, "worker_exit": _close,
         }  # fmt: skip
         for name, value in chosen.items():
             if name in self.cfg.settings:
@@ -178,13 +183,19 @@ class Server(BaseApplication):
         return create_app(self.settings, database)
 
 
-def _let_streams_end(worker: Any) -> None:
-    """A stream holds its thread; without this it would hold a restart up until the grace is over."""
+def _begin(worker: Any) -> None:
+    """Announce the process. A stream holds its thread: without `ending` it would hold a restart up until the grace is over."""
     worker.wsgi.extensions["pgsig.live"].ending = lambda: not worker.alive
+    worker.wsgi.extensions["pgsig.presence"] = presence = Presence(
+        worker.wsgi.extensions["pgsig.settings"].database_url
+    )
+    presence.start()
 
 
 def _close(server: Any, worker: Any) -> None:  # noqa: ARG001  gunicorn's signature
     if (app := getattr(worker, "wsgi", None)) is not None:
+        if (presence := app.extensions.get("pgsig.presence")) is not None:
+            presence.stop()
         app.extensions["pgsig.live"].close()
         app.extensions["pgsig.database"].close()
 

@@ -22,8 +22,12 @@ from pgsig.store.migrate import check
 
 log = logging.getLogger("pgsig.worker")
 
-BUSY = 3  # takes in a row that found work: from then on nobody needs to ring
-TRIES = 3  # evaluations of one signal, on its own, that may fail before it is put aside
+CLOSE = 0.02  # seconds between two takes that found work, for the second to count as close upon the first
+LIVELY = 4  # takes close upon each other: from then on nobody needs to ring
+LULL = 0.04  # seconds without work after which it is worth a ring again
+NAP = 0.002  # seconds between two looks meanwhile
+TRIES = 3  # evaluations of one signal that may fail before the rules that fail at it put it aside
+LAST_TRIES = 5  # before every rule does, as it is not a rule that fails
 ANNOUNCE_EVERY = 0.05  # seconds between two notices to pages and tails, at least
 TEND_EVERY = 1.0  # seconds between two looks at leases
 MAINTAIN_EVERY = 300.0  # seconds between two looks at partitions
@@ -46,9 +50,11 @@ class Worker:
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self.bell = Doorbell(settings.direct_url, name=f"worker {self.name}")
         self.stopping = False
-        self.busy = 0  # takes with work, in a row
+        self.lively = 0  # takes with work, each close upon the one before
+        self.worked = float("-inf")  # when the last take with work ended
         self.careful = 0  # signals to take one by one, since a batch of so many failed
         self.tries: dict[int, int] = {}  # failed evaluations by signal
+        self.suspects: dict[int, str] = {}  # signals that failed so often, with their error
         self.poison: dict[int, str] = {}  # signals to put aside, with their error
         self.unsaid = False  # something changed since the last notice
         self._announced = self._tended = self._maintained = float("-inf")
@@ -91,24 +97,31 @@ class Worker:
         """One take, and what follows from it: announce, rest, or go straight on. Returns what it took."""
         step = self.take(session.engine)
         self.tend(session)
+        now = time.monotonic()
         if step.taken:
-            self.busy += 1
-            if self.busy >= BUSY:
+            self.lively = self.lively + 1 if now - self.worked < CLOSE else 0
+            self.worked = now
+            if self.lively >= LIVELY:
                 self.bell.disarm()
             self.unsaid = True
             self.announce()
+        elif self.lively >= LIVELY and now - self.worked < LULL:
+            # A worker that slept between two of many signals would have each of them ring, and one commit that rings waits for the
+            # fsync of the one before: arrivals would be kept slow enough for it to keep up, and to fall asleep again.
+            self.bell.wait(NAP)
         else:
-            self.busy = 0
+            self.lively = 0
             # Armed a moment ago: whoever committed before that did not ring, so look once more before resting.
             if not self.bell.arm() and not self.stopping:
                 self.rest(session.engine.fire_timers())
         return step
 
     def take(self, engine: Engine) -> Step:
-        """One step of the engine. Rule 11, poison: a batch that fails is taken again one signal at a time; a signal that has
-        failed three times on its own is put aside with its error, and everything else goes on."""
+        """One step of the engine. Rule 11, poison: a batch that fails is taken again one signal at a time; where one has failed
+        three times on its own, the rules that fail at it put it aside with their error, and everything else goes on."""
         try:
-            step = engine.step(1 if self.careful else self.settings.batch, poison=self.poison)
+            limit = 1 if self.careful else self.settings.batch
+            step = engine.step(limit, suspects=self.suspects, poison=self.poison)
         except (psycopg.OperationalError, psycopg.InterfaceError):
             raise  # the database, not the signals
         except Exception as error:  # noqa: BLE001 - whatever an evaluation trips over, the lane has to go on
@@ -117,8 +130,8 @@ class Worker:
         if self.careful:
             self.careful = max(0, self.careful - step.taken)
             for position in engine.at_work:
-                self.tries.pop(position, None)
-                self.poison.pop(position, None)
+                for memory in (self.tries, self.suspects, self.poison):
+                    memory.pop(position, None)
         return step
 
     def failed(self, at_work: list[int], error: Exception) -> None:
@@ -127,8 +140,11 @@ class Worker:
         if len(at_work) == 1:
             position = at_work[0]
             self.tries[position] = self.tries.get(position, 0) + 1
-            if self.tries[position] >= TRIES:
-                self.poison[position] = f"{type(error).__name__}: {error}"
+            why = f"{type(error).__name__}: {error}"
+            if self.tries[position] >= LAST_TRIES:
+                self.poison[position] = why
+            elif self.tries[position] >= TRIES:
+                self.suspects[position] = why
 
     def rest(self, due: float | None = None) -> None:
         """Sleep until somebody rings, the next timer is due, or the poll interval is over; jittered, so that many workers do not

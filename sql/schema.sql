@@ -77,6 +77,7 @@ VIEW pgsig.operators
     version     integer
     changed_at  timestamp with time zone
     operator_id bigint
+    paused      text  -- hold, collapse or drop while its rules are paused
 
 
 -- How each signal ended for each rule that was interested. A signal that is still waited with has no row yet.
@@ -410,31 +411,58 @@ FUNCTION pgsig.emit_many(jsonb,text) RETURNS SETOF bigint
 FUNCTION pgsig.pause(text,text,text,text,text) RETURNS bigint
 -- End a pause: what was held is evaluated in its order, before anything that comes after this signal.
 FUNCTION pgsig.resume(text,text,text,text) RETURNS bigint
-FUNCTION pgsig_private.all_before(text,xid8) RETURNS boolean
+-- Why workflow.operator did or did not act for a subject: each rule with what it has, what it needs, what came last, a verdict, and what would make it happen.
+FUNCTION pgsig.why(text,text,text) RETURNS text
 FUNCTION pgsig_private.ask_function(text,jsonb,jsonb) RETURNS record
 FUNCTION pgsig_private.before_signal() RETURNS trigger
 FUNCTION pgsig_private.check_move() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb)
+FUNCTION pgsig_private.emit_lines(jsonb,text) RETURNS jsonb
 FUNCTION pgsig_private.emit_states(bigint[],text) RETURNS void
+FUNCTION pgsig_private.example(text) RETURNS jsonb
+FUNCTION pgsig_private.explain(jsonb,jsonb,jsonb) RETURNS jsonb
 FUNCTION pgsig_private.fire(bigint,timestamp with time zone) RETURNS bigint
 FUNCTION pgsig_private.fire_timers() RETURNS double precision
 FUNCTION pgsig_private.first_position(text,text,text) RETURNS bigint
 FUNCTION pgsig_private.forget_rules(bigint[]) RETURNS void
+FUNCTION pgsig_private.found(jsonb,jsonb,bigint) RETURNS bigint[]
+FUNCTION pgsig_private.is_evaluated(pgsig.signals) RETURNS boolean
 FUNCTION pgsig_private.join_processes(text,text,text,integer,text,text[],integer,interval) RETURNS bigint
+FUNCTION pgsig_private.key_fits(text,text) RETURNS boolean
+FUNCTION pgsig_private.last_seen(jsonb,pgsig_private.rule,text,text,jsonb) RETURNS jsonb
+FUNCTION pgsig_private.leaf_text(jsonb) RETURNS text
+FUNCTION pgsig_private.length_text(jsonb) RETURNS text
 FUNCTION pgsig_private.lock_instances(bigint[],text[]) RETURNS TABLE(operator_id bigint, subject text, desired text, generation bigint, runs jsonb)
 FUNCTION pgsig_private.maintain() RETURNS SETOF text
+FUNCTION pgsig_private.missing(jsonb,jsonb,jsonb,bigint) RETURNS jsonb
+FUNCTION pgsig_private.moment_text(timestamp with time zone) RETURNS text
+FUNCTION pgsig_private.number_text(jsonb) RETURNS text
+FUNCTION pgsig_private.numbered(jsonb,text,integer) RETURNS record
+FUNCTION pgsig_private.numbers_below(jsonb) RETURNS SETOF text
 FUNCTION pgsig_private.order_by_hand(text,text,boolean,text,jsonb,text,text[]) RETURNS bigint
 FUNCTION pgsig_private.orders(bigint) RETURNS TABLE(run_id bigint, epoch bigint, stop boolean, reload_id bigint, cause jsonb)
+FUNCTION pgsig_private.passed(text) RETURNS boolean
 FUNCTION pgsig_private.ready(bigint,bigint) RETURNS text
 FUNCTION pgsig_private.reap(interval) RETURNS TABLE(run_id bigint, epoch bigint, attempt integer, kind text, spec jsonb, desired text)
 FUNCTION pgsig_private.record(jsonb) RETURNS void
 FUNCTION pgsig_private.refuse(text[]) RETURNS void
+FUNCTION pgsig_private.render(jsonb,text) RETURNS text
 FUNCTION pgsig_private.renew(bigint,interval,jsonb) RETURNS boolean
 FUNCTION pgsig_private.report(bigint,bigint,text,interval,integer,text,jsonb,boolean) RETURNS text
 FUNCTION pgsig_private.report_reload(bigint,bigint,text,text) RETURNS text
 FUNCTION pgsig_private.ring() RETURNS trigger
+FUNCTION pgsig_private.run_words(pgsig_private.run) RETURNS text
+FUNCTION pgsig_private.seconds(jsonb) RETURNS double precision
 FUNCTION pgsig_private.settle(bigint,text) RETURNS void
+FUNCTION pgsig_private.shell(text) RETURNS text
 FUNCTION pgsig_private.signal_problems(text,jsonb,text,text,text,text,text) RETURNS SETOF text
 FUNCTION pgsig_private.signals_as_json(bigint[]) RETURNS jsonb
 FUNCTION pgsig_private.take(integer) RETURNS TABLE(lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text, emitted_at timestamp with time zone, xid text, depth smallint, run_id bigint, event_id text)
 FUNCTION pgsig_private.targets(text,text,boolean) RETURNS TABLE(operator_id bigint, path text)
+FUNCTION pgsig_private.verdict(pgsig_private.rule,text,text,jsonb,jsonb,jsonb,jsonb,pgsig_private.action) RETURNS jsonb
+FUNCTION pgsig_private.why(text,text,text) RETURNS jsonb
+FUNCTION pgsig_private.why_not(pgsig.signals,jsonb,pgsig_private.rule) RETURNS text
+FUNCTION pgsig_private.why_queued(pgsig_private.run) RETURNS jsonb
+FUNCTION pgsig_private.why_rule(pgsig_private.rule,text,text,text,text) RETURNS jsonb
+FUNCTION pgsig_private.why_text(jsonb) RETURNS text
+FUNCTION pgsig_private.window_begin(double precision,double precision,text) RETURNS double precision

@@ -271,3 +271,18 @@ def test_a_closed_pipe_is_silent(here: Path) -> None:
         assert process.wait(20) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
+
+
+def test_pause_resume_and_why_of_a_signal(pgsig: Pgsig, here: Path) -> None:
+    pgsig("migrate")
+    pgsig("apply", "workflow.yaml")
+    assert pgsig("pause", "shop.train", "--mode", "collapse", "--reason", "night")[0] == 0
+    assert pgsig("resume", "shop", "-o", "json")[1].startswith('{"id": ')
+    code, _, err = pgsig("pause", "shop.trian")
+    assert (code, err.split()[0]) == (1, "PS201")
+    position = pgsig("emit", "data.redy")[1].strip()
+    code, out, _ = pgsig("why", "--signal", position)
+    assert out.splitlines()[1:] == ["  no rule is interested in this key", "  did you mean data.ready?"]
+    assert pgsig("why")[0] == 2
+    assert pgsig("why", "shop.train", "--signal", "1")[0] == 2
+    assert pgsig("why", "--signal", "999999")[0] == 1

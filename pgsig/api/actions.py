@@ -46,5 +46,5 @@ def find(connection: Connection, id: int) -> Row:
     """The row of one action. Raises NotFound."""
     found = row(connection, "action", id=id)
     if found is None:
-        raise NotFound(f"there is no action {id}", code="PS404", fix="GET /api/v1/actions lists them")
+        raise NotFound(f"there is no action {id}", code="PS604", fix="GET /api/v1/actions lists them")
     return found

@@ -85,7 +85,7 @@ class Asked:
             raise Refusal(422, "the query is not understood", problems=self.problems)
 
     def _wrong(self, name: str, message: str, fix: str) -> None:
-        self.problems.append(Problem("PS422", message, f"?{printable(name)}", fix))
+        self.problems.append(Problem("PS622", message, f"?{printable(name)}", fix))
 
 
 def cursor(place: int) -> str:

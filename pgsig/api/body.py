@@ -62,7 +62,7 @@ def loads(text: str) -> Json:
 
 
 def check_fields(
-    item: Json, fields: Mapping[str, type | None], where: str, *, required: tuple[str, ...] = (), code: str = "PS422"
+    item: Json, fields: Mapping[str, type | None], where: str, *, required: tuple[str, ...] = (), code: str = "PS622"
 ) -> list[Problem]:
     """What is wrong with one object. fields: the names it may have, each with its type, None for any."""
     if not isinstance(item, dict):

@@ -94,18 +94,21 @@ def act(workflow: str, operator: str) -> Response:
     problems += asked.problems
     if problems:
         raise Refusal(422, "the order is not understood", problems=problems)
-    position = order(namespace, workflow, operator, body)
+    position = order(namespace, workflow, operator, body, source="api")
     return reply({"signal_id": position}, 202, {"Location": f"/api/v1/signals/{position}"})
 
 
-def order(namespace: str, workflow: str, operator: str, body: dict[str, Any]) -> int:
-    """Order what `body` says, which was checked. Raises NotFound, InvalidInput; returns the position of the manual signal."""
+def order(namespace: str, workflow: str, operator: str, body: dict[str, Any], *, source: str) -> int:
+    """Order what `body` says, which was checked. source: who does.
+
+    Returns the position of the manual signal. Raises NotFound, InvalidInput.
+    """
     params = json.dumps(body.get("params", {}))
     subject, reason = body.get("subject", ""), body.get("reason", "")
     limits = (("/subject", subject, 200), ("/reason", reason, 1000), ("/params", params, 65536))
     wrong = [
         Problem(
-            "PS422", f"at most {most} bytes, these are {len(text.encode('utf-8', 'replace'))}", where, "make it shorter"
+            "PS622", f"at most {most} bytes, these are {len(text.encode('utf-8', 'replace'))}", where, "make it shorter"
         )
         for where, text, most in limits
         if len(text.encode("utf-8", "replace")) > most
@@ -122,4 +125,5 @@ def order(namespace: str, workflow: str, operator: str, body: dict[str, Any]) ->
             params=params,
             reason=reason,
             namespace=namespace,
+            source=source,
         )

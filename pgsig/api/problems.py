@@ -1,4 +1,4 @@
-"""Refusals as RFC 9457 documents. A code of the door itself is `PS` and the HTTP status; the others are the database's."""
+"""Refusals as RFC 9457 documents. A code of the door itself is the HTTP status + 200 (PS604: not found, PS703: not now)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Refusal(PgsigError):
         problems: Sequence[Problem] = (),
         code: str = "",
     ) -> None:
-        super().__init__(message, code=code or f"PS{status}", where=where, fix=fix)
+        super().__init__(message, code=code or f"PS{status + 200}", where=where, fix=fix)
         self.status = status
         self.problems = tuple(problems) or (Problem(self.code, message, where, fix),)
 

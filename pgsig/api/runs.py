@@ -73,5 +73,5 @@ def find(connection: Connection, id: int) -> Row:
     """The row of one run. Raises NotFound."""
     found = row(connection, "run", id=id)
     if found is None:
-        raise NotFound(f"there is no run {id}", code="PS404", fix="GET /api/v1/runs lists them")
+        raise NotFound(f"there is no run {id}", code="PS604", fix="GET /api/v1/runs lists them")
     return found

@@ -115,7 +115,7 @@ def filter_of(asked: Asked) -> Filter:
     """The filter that list and tail share."""
     key = asked.text("key")
     if key and key != "**" and (problem := pattern.problem(key)):
-        asked.problems.append(Problem("PS422", problem, "?key", "for instance model.* or model.**"))
+        asked.problems.append(Problem("PS622", problem, "?key", "for instance model.* or model.**"))
     return Filter(
         key=key if key != "**" else None,
         subject=asked.text("subject"),
@@ -138,7 +138,7 @@ def signal_with_fate(connection: Any, id: int) -> dict[str, Any]:
     found = row(connection, "signal", id=id)
     if found is None:
         raise NotFound(
-            f"there is no signal {id}", code="PS404", fix="GET /api/v1/signals lists them; old ones are dropped"
+            f"there is no signal {id}", code="PS604", fix="GET /api/v1/signals lists them; old ones are dropped"
         )
     return {
         **signal(found),

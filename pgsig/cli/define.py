@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pgsig.definition import Definition
     from pgsig.definition.changes import Changes, OperatorChange
     from pgsig.errors import Problem
+    from pgsig.store.versions import Flight
 
 TEMPLATES = Path(__file__).with_name("templates")
 SIGNS = {"added": "+", "new": "+", "changed": "~", "removed": "-", "unchanged": " ", "kept": " "}
@@ -104,6 +105,14 @@ def validate(files: tuple[str, ...], database: bool, database_url: str | None, o
 
 
 @click.command()
+def schema() -> None:
+    """Print the JSON Schema (draft 2020-12) of a definition, for editors and programs that write definitions."""
+    from pgsig.definition.schema import text
+
+    show(text().rstrip())
+
+
+@click.command()
 @click.argument("file")
 @database_option
 @output_option
@@ -111,7 +120,7 @@ def plan(file: str, database_url: str | None, output: str) -> None:
     """Show what applying FILE (or module:workflow) would change."""
     definition = definition_of(file)
     with connected(database_url) as connection:
-        _show_plan(connection, definition, output)
+        show_plan(connection, definition, output)
 
 
 @click.command()
@@ -129,7 +138,7 @@ def apply(file: str, dry_run: bool, database_url: str | None, output: str) -> No
     definition = definition_of(file)
     with connected(database_url) as connection:
         if dry_run:
-            _show_plan(connection, definition, output)
+            show_plan(connection, definition, output)
             return
         applied = definitions.apply(connection, definition)
     if output == "json":
@@ -176,37 +185,47 @@ def _imported(name: str, module: str, attribute: str) -> Definition:
     return found.definition()
 
 
-def _show_plan(connection: object, definition: Definition, output: str) -> None:
-    from pgsig.store import definitions
+def show_plan(connection: object, definition: Definition, output: str) -> None:
+    """What an apply would change, and what it would meet: signals that rules wait with, runs that are alive."""
+    from pgsig.store import definitions, versions
 
     changes = definitions.plan(connection, definition)  # type: ignore[arg-type]
+    meets = versions.flight(connection, definition.workflow, definition.namespace)  # type: ignore[arg-type]
     if output == "json":
-        show_json(changes.as_dict())
+        show_json(versions.with_flight(changes, meets))
     elif changes.any:
-        show_changes(changes)
+        show_changes(changes, meets)
         _warn(definition)
     else:
         show(f"{definition.workflow}: nothing would change, version {changes.before} stays")
 
 
-def show_changes(changes: Changes) -> None:
+def show_changes(changes: Changes, meets: Flight | None = None) -> None:
     """Every operator that changes, with its fields and rules, and how many stay as they are."""
     before = f"version {changes.before} → {changes.before + 1}" if changes.before else "new"
     space = "" if changes.namespace == "default" else f" in namespace {changes.namespace}"
     show(f"workflow {changes.workflow}{space}: {before}")
     for operator in changes.operators:
         if operator.change != "unchanged":
-            _show_operator(operator)
+            _show_operator(operator, meets)
     if same := sum(operator.change == "unchanged" for operator in changes.operators):
         show(f"  {same} operator{'s' if same > 1 else ''} unchanged")
 
 
-def _show_operator(operator: OperatorChange) -> None:
+def _show_operator(operator: OperatorChange, meets: Flight | None) -> None:
     sign = SIGNS[operator.change]
+    live, queued = meets.runs.get(operator.name, (0, 0)) if meets else (0, 0)
+    runs = ", ".join(f"{n} {word} {_many('run', n)}" for n, word in ((live, "live"), (queued, "queued")) if n)
+    waits = {rule.id: meets.waiting.get(rule.id or 0, (0, 0)) for rule in operator.rules} if meets else {}
+    waiting = sum(signals for signals, _ in waits.values())
     show(paint(f"  {sign} {operator.name}", _colour(operator.change)) + f" ({operator.kind})")
     if operator.change == "removed":
-        show("      its live runs are stopped")
+        show("      its live runs are stopped" + (f": {runs}" if runs else ""))
+        if waiting:
+            show(f"      {waiting} waiting {_many('signal', waiting)} of its rules will expire")
         return
+    if runs and operator.change == "changed":
+        show(f"      in flight: {runs}, as they were started")
     if operator.autostart:
         show("      starts now (autostart)")
     for name, (old, new) in operator.fields.items():
@@ -214,8 +233,21 @@ def _show_operator(operator: OperatorChange) -> None:
     for rule in operator.rules:
         by = "" if rule.by == "subject" else f" by {rule.by}"
         condition = harmless(json.dumps(rule.condition, ensure_ascii=False))
-        note = " (keeps its state)" if rule.change == "kept" else ""
-        show(paint(f"      {SIGNS[rule.change]} {rule.name}: {condition}{by}{note}", _colour(rule.change)))
+        said = "".join(f", {name} {cell(value)}" for name, value in rule.options.items())
+        note = _note(rule.change, *waits.get(rule.id, (0, 0)))
+        show(paint(f"      {SIGNS[rule.change]} {rule.name}: {condition}{by}{said}{note}", _colour(rule.change)))
+
+
+def _note(change: str, waiting: int, levels: int) -> str:
+    """What becomes of a rule's state."""
+    has = [f"{n} {_many(word, n)}" for n, word in ((waiting, "waiting signal"), (levels, "level")) if n]
+    if change == "kept":
+        return f" (keeps its state: {', '.join(has)})" if has else " (keeps its state)"
+    return f" ({', '.join(has)} will expire)" if has else ""
+
+
+def _many(word: str, count: int) -> str:
+    return word if count == 1 else f"{word}s"
 
 
 def _colour(change: str) -> str | None:

@@ -53,7 +53,17 @@ def ps(workflow: str | None, namespace: str | None, watch: bool, database_url: s
                 return
             for row in found:
                 row["operator"] = f"{row['workflow']}.{row['operator']}"
-            columns = ["operator", "subject", "kind", "desired", "observed", "generation", "run_id", "changed_at"]
+            columns = [
+                "operator",
+                "subject",
+                "kind",
+                "desired",
+                "observed",
+                "paused",
+                "generation",
+                "run_id",
+                "changed_at",
+            ]
             _list(found, columns, "no operators: pgsig apply workflow.yaml")
 
         _repeat(picture, watch)
@@ -207,17 +217,25 @@ def _show_signal(item: dict[str, Any], output: str) -> None:
 
 
 @click.command()
-@click.argument("operator")
+@click.argument("operator", required=False)
 @click.option("--subject", default="", help="For which entity.")
+@click.option("--signal", type=click.IntRange(1, 2**63 - 1), help="What this signal did, or why it did nothing.")
 @namespace_option
 @database_option
 @output_option
-def why(operator: str, subject: str, namespace: str, database_url: str | None, output: str) -> None:
-    """Explain what OPERATOR (workflow.operator) waits for, what it has, and what it did last."""
+def why(
+    operator: str | None, subject: str, signal: int | None, namespace: str, database_url: str | None, output: str
+) -> None:
+    """Explain why OPERATOR (workflow.operator) did or did not act, and what would make it; or what a signal did."""
     from pgsig.store import explain
 
+    if (operator is None) == (signal is None):
+        raise click.UsageError("give an OPERATOR or --signal")
     with connected(database_url) as connection:
-        answer = explain.why(connection, operator, subject, namespace)
+        if signal is not None:
+            answer = explain.why_signal(connection, signal)
+        else:
+            answer = explain.why(connection, str(operator), subject, namespace)
     if output == "json":
         show_json(answer)
     else:

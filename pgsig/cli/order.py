@@ -1,4 +1,4 @@
-"""`emit` and `act`: what a person says by hand."""
+"""`emit`, `act`, `pause` and `resume`: what a person says by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from pgsig.cli.common import database_option, namespace_option, output_option, settings_of
+from pgsig.cli.common import connected, database_option, namespace_option, output_option, settings_of
 from pgsig.cli.output import show, show_json
 
 
@@ -60,10 +60,7 @@ def emit(
     given = _json_of(value, "value")
     with Client(settings_of(database_url).database_url, size=1) as client:
         position = client.emit(key, given, subject, source=source, event_id=event_id, namespace=namespace)
-    if output == "json":
-        show_json({"id": position})
-    else:
-        show(str(position))
+    _told(position, output)
 
 
 @click.command()
@@ -93,6 +90,47 @@ def act(
         raise click.BadParameter("give a JSON object", param_hint="--params")
     with Client(settings_of(database_url).database_url, size=1) as client:
         position = client.act(operator, action.upper(), subject, params=given, reason=reason, namespace=namespace)
+    _told(position, output)
+
+
+@click.command()
+@click.argument("target")
+@click.option(
+    "--mode",
+    type=click.Choice(["hold", "collapse", "drop"]),
+    default="hold",
+    show_default=True,
+    help="What comes meanwhile: kept for the resume, only the newest of it, or nothing.",
+)
+@click.option("--reason", default="", help="Why; kept with the action.")
+@namespace_option
+@database_option
+@output_option
+def pause(target: str, mode: str, reason: str, namespace: str, database_url: str | None, output: str) -> None:
+    """Pause the rules of TARGET (workflow.operator, or a workflow), and print the position of the manual signal."""
+    from pgsig.store import doors
+    from pgsig.store.database import translated
+
+    with connected(database_url) as connection, translated():
+        _told(doors.pause(connection, target, mode, reason=reason, namespace=namespace), output)
+
+
+@click.command()
+@click.argument("target")
+@click.option("--reason", default="", help="Why; kept with the action.")
+@namespace_option
+@database_option
+@output_option
+def resume(target: str, reason: str, namespace: str, database_url: str | None, output: str) -> None:
+    """End the pause of TARGET (workflow.operator, or a workflow): what was held is evaluated first."""
+    from pgsig.store import doors
+    from pgsig.store.database import translated
+
+    with connected(database_url) as connection, translated():
+        _told(doors.resume(connection, target, reason=reason, namespace=namespace), output)
+
+
+def _told(position: int, output: str) -> None:
     if output == "json":
         show_json({"id": position})
     else:

@@ -58,7 +58,10 @@ def _leaf(leaf: Leaf) -> dict[str, Any]:
 def _group(group: Group) -> dict[str, Any]:
     within = {} if group.within is None else {"within": duration.text(group.within)}
     parts = [dump(part) for part in group.parts]
-    if group.kind == "all" and len(parts) == 1 and isinstance(group.parts[0], Leaf) and within:
+    first = group.parts[0]
+    # The short form is for several matches of one leaf: `within` beside a single one would not be read again.
+    several = isinstance(first, Leaf) and (first.count > 1 or first.total is not None)
+    if group.kind == "all" and len(parts) == 1 and several and within and group.label is None:
         return {**parts[0], **within}
     if group.kind == "at_least":
         return {"at_least": group.need, "of": parts, **within}

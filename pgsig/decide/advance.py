@@ -14,6 +14,8 @@ from pgsig.decide.pass_time import complete_absences, expired, is_late
 from pgsig.decide.state import Entry, Levels, RuleState
 from pgsig.model import Json, Outcome, Signal
 
+MOST_WAITING = 10_000  # signals that one leaf of an instance waits with; the largest `count`
+
 Hit = tuple[
     Leaf | Tick, bool, Json
 ]  # a leaf that names the signal's key, whether the signal satisfies it, what is at its path
@@ -62,7 +64,8 @@ def advance(
         return result
     if rule.timed:
         now = state.clock = max(state.clock, at)
-        complete_absences(rule, state, now, Entry(signal.id, now, signal.depth))
+        for over in complete_absences(rule, state, now, Entry(signal.id, now, signal.depth)):
+            _supersede(state, over, signal, result)
         result.outcomes += [(gone, Outcome.EXPIRED, None, why) for gone, why in expired(rule, state, now)]
     else:
         now = at
@@ -103,6 +106,7 @@ def _absorb(
     result: Advance,
 ) -> bool:
     touched = late = False
+    newer: Entry | None = None
     for leaf, satisfied, x in hits:
         ok = satisfied
         mode = "edge" if isinstance(leaf, Tick) else leaf.mode
@@ -114,21 +118,32 @@ def _absorb(
         if mode == "sticky":
             touched = True
             if not visiting:
-                _supersede(state.levels.get(leaf.index), signal, result)
+                before = state.levels.get(leaf.index)
                 state.levels[leaf.index] = entry
+                _supersede(state, before, signal, result)
         elif mode in ("watch", "arm"):
             touched = _arm(rule, state, leaf, entry, signal, result) or touched
         elif ok and rule.windows and is_late(rule, state, leaf, at):
             late = True
         elif mode == "latest":
-            for old in state.pending.get(leaf.index, ()):
-                _supersede(old, signal, result)
+            gone = state.pending.get(leaf.index, [])
+            if gone and gone[-1].id > signal.id:  # committed late: position says which is the newest
+                newer = gone[-1]
+                continue
             state.pending[leaf.index] = [entry]
+            for old in gone:
+                _supersede(state, old, signal, result)
             touched = True
         elif ok:
-            state.pending.setdefault(leaf.index, []).append(entry)
+            waiting = state.pending.setdefault(leaf.index, [])
+            waiting.append(entry)
             touched = True
-    if late and not touched:
+            if len(waiting) > MOST_WAITING:
+                result.outcomes.append((waiting[0].id, Outcome.EXPIRED, None, f"{MOST_WAITING} newer ones wait"))
+                state.drop({waiting[0].id})
+    if newer is not None and not state.holds(signal.id):
+        result.outcomes.append((signal.id, Outcome.SUPERSEDED, None, f"by signal {newer.id}"))
+    elif late and not touched:
         result.outcomes.append((signal.id, Outcome.LATE, None, "its window was closed"))
     return touched
 
@@ -142,8 +157,8 @@ def _arm(
     since = state.armed.get(number)
     if leaf.index == number and since is None and absent.after is not None:
         return False  # not armed: it is not waited for
-    _supersede(since, signal, result)
     state.armed[number] = entry
+    _supersede(state, since, signal, result)
     # An absence that is complete but has not been used by the rest of the condition is over.
     stale = {old.id for old in state.pending.get(number, ())}
     if stale:
@@ -152,8 +167,9 @@ def _arm(
     return True
 
 
-def _supersede(old: Entry | None, signal: Signal, result: Advance) -> None:
-    if old is not None:
+def _supersede(state: RuleState, old: Entry | None, signal: Signal, result: Advance) -> None:
+    """One leaf let go of a signal. That is its end unless it has ended before, or another leaf still needs it."""
+    if old is not None and not old.told and not state.holds(old.id):
         result.outcomes.append((old.id, Outcome.SUPERSEDED, None, f"by signal {signal.id}"))
 
 

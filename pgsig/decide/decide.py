@@ -6,6 +6,7 @@ where several rules of one operator fire by the same signal, STOP wins, else the
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ from pgsig.decide.plan import Order
 from pgsig.decide.state import RuleState
 from pgsig.model import Action, Json, Operator, Outcome, Result, Signal
 
+LONGEST_SUBJECT = 200  # bytes
+ORDERS = (Action.START, Action.STOP, Action.RESTART, Action.RELOAD)
 StateKey = tuple[int, str]  # rule id, instance
 
 
@@ -64,11 +67,12 @@ class Needs:
 
 @dataclass(frozen=True, slots=True)
 class Past:
-    """What was loaded of it. states: bodies by (rule, instance). live: subjects of live instances by operator. held: the matches
-    that wait for the resume of operators that are resumed in this batch."""
+    """What was loaded of it. states: bodies by (rule, instance). live: subjects of live instances by operator, true where a run is in
+    the hands of a runner (as all are without that word), so that a STOP does not end it at once. held: the matches that wait for the
+    resume of operators that are resumed in this batch."""
 
     states: Mapping[StateKey, Json] = field(default_factory=dict)
-    live: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    live: Mapping[int, Mapping[str, bool] | Sequence[str]] = field(default_factory=dict)
     held: Sequence[Match] = ()
 
 
@@ -112,12 +116,25 @@ def instance_of(rule: CompiledRule, signal: Signal, answers: Answers) -> str:
         return signal.subject
     if rule.rule.by == "none":
         return ""
-    return str(answers.get((signal.id, rule.rule.by)) or "")
+    return _subject(str(answers.get((signal.id, rule.rule.by)) or ""))
 
 
-def decide(catalog: Catalog, matches: Sequence[Match], past: Past, answers: Answers) -> Decision:
-    """The whole decision for a batch. past: everything that `needs` named. answers: what Postgres said of `questions`."""
-    return _Decider(catalog, past, answers).run(matches)
+def _subject(text: str) -> str:
+    """What is found at a path, as a subject: runs of the instance emit signals about it, and a subject has at most 200 bytes."""
+    if len(text.encode()) <= LONGEST_SUBJECT:
+        return text
+    return f"{text[:40]}~{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def decide(
+    catalog: Catalog, matches: Sequence[Match], past: Past, answers: Answers, suspects: Mapping[int, str] | None = None
+) -> Decision:
+    """The whole decision for a batch. past: everything that `needs` named. answers: what Postgres said of `questions`.
+
+    suspects: signals whose evaluation has failed before, with the error. A rule that fails at one again puts that signal aside and is
+    left as it was; every other rule goes on. They are to come alone: the rule goes back to what it was before the batch.
+    """
+    return _Decider(catalog, past, answers, suspects or {}).run(matches)
 
 
 End = tuple[int, Outcome, int | None, str | None]  # signal, outcome, which firing consumed it, detail
@@ -125,17 +142,24 @@ Fired = tuple[CompiledRule, str, Firing]  # rule, instance, firing
 
 
 class _Decider:
-    def __init__(self, catalog: Catalog, past: Past, answers: Answers) -> None:
-        self.catalog, self.live, self.answers = catalog, past.live, answers
-        self.states = {key: RuleState.from_json(body) for key, body in past.states.items()}
+    def __init__(self, catalog: Catalog, past: Past, answers: Answers, suspects: Mapping[int, str]) -> None:
+        self.suspects = suspects
+        self.catalog, self.answers = catalog, answers
+        self.live = {
+            operator: dict(alive) if isinstance(alive, Mapping) else dict.fromkeys(alive, True)
+            for operator, alive in past.live.items()
+        }
+        self.past = past.states
+        self.states: dict[StateKey, RuleState] = {}
         self.by_rule: dict[int, set[str]] = {}
-        for rule_id, subject in self.states:
+        for rule_id, subject in past.states:
             self.by_rule.setdefault(rule_id, set()).add(subject)
         self.paused = {operator.id: operator.paused for operator in catalog.operators.values() if operator.paused}
         self.held: dict[int, list[Match]] = {}
         for found in past.held:
             if found.rule is not None:
                 self.held.setdefault(found.rule.operator.id, []).append(found)
+        self.told: dict[int, Json] = {}  # explanations of simple rules, the same for every signal but for its id
         self.dirty: set[StateKey] = set()
         self.decision = Decision()
 
@@ -144,13 +168,7 @@ class _Decider:
         for _, competing in groupby(matches, key=_signal_and_operator):
             self.contest(list(competing))
         for key in self.dirty:
-            state = self.states[key]
-            rule = self.catalog.rules[key[0]]
-            if rule.timed:
-                due = self.decision.timers[key] = next_due(rule, state, state.clock)
-                if due is None and not rule.windows:
-                    state.clock = 0.0
-            self.decision.states[key] = state.to_json()
+            self.decision.states[key] = self.states[key].to_json()
         return self.decision
 
     def contest(self, matches: Sequence[Match]) -> None:
@@ -163,6 +181,8 @@ class _Decider:
                 by_hand += self.manual(found.signal, found.operator)
             elif found.rule is not None and found.rule.operator.id in self.paused:
                 self.hold(found, found.rule)
+            elif found.rule is not None and signal.id in self.suspects:
+                self.evaluate_suspect(found, found.rule, fired, ends)
             elif found.rule is not None:
                 self.evaluate(found, found.rule, fired, ends)
         numbers = self.order(signal, fired, by_hand)
@@ -173,6 +193,31 @@ class _Decider:
                 why = f"the causal chain is longer than {self.catalog.depth_limit}"
                 fate = Fate(signal_id, rule_id, subject, Outcome.QUARANTINED, None, why)
             self.decision.fates.append(fate)
+
+    def evaluate_suspect(
+        self, found: Match, rule: CompiledRule, fired: list[Fired], ends: list[tuple[int, str, End]]
+    ) -> None:
+        here: list[Fired] = []
+        ended: list[tuple[int, str, End]] = []
+        try:
+            self.evaluate(found, rule, here, ended)
+        except Exception as error:  # noqa: BLE001 - rule 11: whatever one rule trips over, the others go on
+            for key in [key for key in self.states if key[0] == rule.rule.id]:
+                del self.states[key]
+                self.dirty.discard(key)
+                self.decision.timers.pop(key, None)
+            why = f"{type(error).__name__}: {error}"[:500]
+            self.decision.fates.append(Fate(found.signal.id, rule.rule.id, "", Outcome.QUARANTINED, None, why))
+            return
+        fired += here
+        ends += ended
+
+    def state(self, key: StateKey) -> RuleState | None:
+        """What an instance of a rule remembers, read when it is first asked for."""
+        found = self.states.get(key)
+        if found is None and key in self.past:
+            found = self.states[key] = RuleState.from_json(self.past[key])
+        return found
 
     def evaluate(self, found: Match, rule: CompiledRule, fired: list[Fired], ends: list[tuple[int, str, End]]) -> None:
         """Let one rule meet one signal in every instance that the signal reaches."""
@@ -206,22 +251,38 @@ class _Decider:
         self, rule: CompiledRule, subject: str, signal: Signal, hits: list[Hit], visiting: bool
     ) -> tuple[list[Firing], list[End]]:
         if rule.simple:
-            return _fire_simple(rule, signal)
+            return self.fire_simple(rule, signal)
         key = (rule.rule.id, subject)
-        state = self.states.get(key)
+        state = self.state(key)
         if state is None:
             state = self.states[key] = RuleState()
-            self.by_rule.setdefault(rule.rule.id, set()).add(subject)
         if rule.custom:
             for leaf in (leaf for leaf, _, _ in hits if isinstance(leaf, Leaf) and leaf.met_by):
                 verdict = self.answers.get((signal.id, custom_key(rule, leaf, subject)))
                 if isinstance(verdict, str):
                     return [], [(signal.id, Outcome.QUARANTINED, None, f"{leaf.met_by}: {verdict}")]
             hits = [self.custom(rule, state, subject, signal, hit) for hit in hits]
-        shared = self.states.get((rule.rule.id, ""))
+        shared = self.state((rule.rule.id, ""))
         result = advance(rule, state, shared, signal, hits, visiting=visiting, timer=not hits)
         self.dirty.add(key)
+        # Settled after each signal, not at the end: a batch must not decide otherwise than its signals one by one.
+        if rule.timed:
+            due = self.decision.timers[key] = next_due(rule, state, max(state.clock, signal.at.timestamp()))
+            if due is None and not rule.windows:
+                state.clock = 0.0
+        there = self.by_rule.setdefault(rule.rule.id, set())
+        if state.is_empty():
+            there.discard(subject)
+        else:
+            there.add(subject)
         return result.firings, result.outcomes
+
+    def fire_simple(self, rule: CompiledRule, signal: Signal) -> tuple[list[Firing], list[End]]:
+        told = self.told.get(rule.rule.id)
+        if told is None:
+            told = self.told[rule.rule.id] = explain(rule.root, View({}, {}))
+        explanation = {**told, "met": True, "have": 1, "evidence": [signal.id]}
+        return [Firing(0, (signal.id,), signal.depth + 1, explanation)], [(signal.id, Outcome.CONSUMED, 0, None)]
 
     def custom(self, rule: CompiledRule, state: RuleState, subject: str, signal: Signal, hit: Hit) -> Hit:
         """What a `met_by` function said of a signal, in one instance."""
@@ -238,7 +299,7 @@ class _Decider:
         """A signal with a subject belongs to its instance; one without reaches every live instance, or the one without subject."""
         if subject != "" or rule.rule.by == "none":
             return [subject]
-        alive = self.live.get(rule.operator.id, ()) if rule.rule.action is not Action.START else ()
+        alive = self.live.get(rule.operator.id, {}) if rule.rule.action is not Action.START else {}
         if rule.simple:
             return sorted(alive) or [""]
         return sorted({"", *alive, *self.by_rule.get(rule.rule.id, ())})
@@ -247,6 +308,8 @@ class _Decider:
         """Turn firings into orders. Returns the order's number by (rule, instance, nth); a chain that is too long has none."""
         numbers: dict[tuple[int, str, int | None], int] = {}
         self.decision.orders += by_hand
+        for order in by_hand:
+            self.follow(order)
         for subject in sorted({subject for _, subject, _ in fired}):
             here = [
                 (rule, firing, _instead(rule, firing))
@@ -260,21 +323,31 @@ class _Decider:
             for rule, firing, instead in here:
                 numbers[rule.rule.id, subject, firing.nth] = len(self.decision.orders)
                 beaten = Result.OUTRANKED if rule is not winner else None
-                self.decision.orders.append(
-                    Order(
-                        rule.operator,
-                        rule.rule.id,
-                        subject,
-                        _action(rule, firing),
-                        signal.id,
-                        firing.nth,
-                        firing.depth,
-                        firing.evidence,
-                        firing.explanation,
-                        instead=instead or beaten,
-                    )
+                order = Order(
+                    rule.operator,
+                    rule.rule.id,
+                    subject,
+                    _action(rule, firing),
+                    signal.id,
+                    firing.nth,
+                    firing.depth,
+                    firing.evidence,
+                    firing.explanation,
+                    instead=instead or beaten,
                 )
+                self.decision.orders.append(order)
+                self.follow(order)
         return numbers
+
+    def follow(self, order: Order) -> None:
+        """Keep up what is alive: the next signal without subject reaches what this one started, and not what it ended."""
+        if order.instead is not None:
+            return
+        alive = self.live.setdefault(order.operator.id, {})
+        if order.action in (Action.START, Action.RESTART):
+            alive.setdefault(order.subject, False)
+        elif order.action is Action.STOP and not alive.get(order.subject):
+            alive.pop(order.subject, None)
 
     # ── by hand ──
 
@@ -305,14 +378,15 @@ class _Decider:
         if word == "RESUME":
             self.resume(operator)
             return [replace(order, instead=Result.RESUMED)]
-        return [replace(order, action=Action(word))] if word in Action.__members__ else []
+        return [replace(order, action=Action(word))] if word in ORDERS else []
 
     def hold(self, found: Match, rule: CompiledRule) -> None:
-        """Rule 8: a signal for a paused operator is kept for its resume, or dropped; both are recorded."""
+        """Rule 8: a signal for a paused operator is kept for its resume, or dropped; both are recorded. Timers are always kept: what
+        came before the pause must not wait for ever."""
         if self.hits(found, rule) is None:
             return
         mode = self.paused[rule.operator.id]
-        if mode == "drop":
+        if mode == "drop" and found.hits:
             fate = Fate(found.signal.id, rule.rule.id, "", Outcome.EXPIRED, None, "dropped, its operator was paused")
         else:
             fate = Fate(found.signal.id, rule.rule.id, "", Outcome.HELD, None, mode)
@@ -339,7 +413,7 @@ class _Decider:
     def newest(self, held: list[Match]) -> list[Match]:
         last: dict[tuple[int, str], Match] = {}
         for found in held:
-            if found.rule is None:
+            if found.rule is None or not found.hits:
                 continue
             place = (found.rule.rule.id, instance_of(found.rule, found.signal, self.answers))
             if (before := last.get(place)) is not None:
@@ -347,12 +421,8 @@ class _Decider:
                 fate = Fate(before.signal.id, place[0], place[1], Outcome.SUPERSEDED, None, why)
                 self.decision.fates.append(fate)
             last[place] = found
-        return [found for found in held if any(found is kept for kept in last.values())]
-
-
-def _fire_simple(rule: CompiledRule, signal: Signal) -> tuple[list[Firing], list[End]]:
-    explanation = {**explain(rule.root, View({}, {})), "met": True, "have": 1, "evidence": [signal.id]}
-    return [Firing(0, (signal.id,), signal.depth + 1, explanation)], [(signal.id, Outcome.CONSUMED, 0, None)]
+        kept = {id(found) for found in last.values()}
+        return [found for found in held if not found.hits or id(found) in kept]
 
 
 def _instead(rule: CompiledRule, firing: Firing) -> Result | None:

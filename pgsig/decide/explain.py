@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from pgsig.condition import MISSING, Absent, Debounce, Group, Leaf, Node, Not, Tick, Window, parts
@@ -74,7 +75,9 @@ def _leaf(leaf: Leaf | Tick, view: View) -> dict[str, Any]:
     held = view.pending.get(leaf.index, ())
     have, need = float(sum(entry.ok for entry in held)), float(leaf.count if isinstance(leaf, Leaf) else 1)
     if isinstance(leaf, Leaf) and leaf.total is not None:
-        have, need = sum(entry.x for entry in held), leaf.total[1]
+        have, need = 0.0, leaf.total[1]
+        for entry in held:  # one after the other, as the rule adds them up
+            have += entry.x
     elif isinstance(leaf, Leaf) and leaf.distinct is not None:
         have = len({repr(entry.x) for entry in held})
     return {
@@ -103,7 +106,7 @@ def describe(leaf: Leaf | Tick) -> str:
         return f"{form} {leaf.spec[form]}{zone}"
     words = [leaf.pattern]
     if leaf.eq is not MISSING:
-        words.append("= " + json.dumps(leaf.eq, ensure_ascii=False))
+        words.append("= " + _json(leaf.eq))
     if leaf.where is not None:
         words.append(f"where {leaf.where}")
     if leaf.source is not None:
@@ -117,17 +120,34 @@ def describe(leaf: Leaf | Tick) -> str:
     if leaf.distinct is not None:
         words.append(f"with different {leaf.distinct}")
     if leaf.total is not None:
-        words.append(f"until {leaf.total[0]} adds up to {_number(leaf.total[1])}")
+        words.append(f"until {leaf.total[0]} adds up to {_number_text(leaf.total[1])}")
     return " ".join(words)
 
 
+def _json(value: Json) -> str:
+    """JSON as Postgres writes it: numbers without exponents."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_json(name)}: {_json(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_json, value)) + "]"
+    return format(Decimal(repr(value)), "f") if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _number_text(x: float) -> str:
+    """A number in at most 15 digits, without an exponent."""
+    return format(Decimal(f"{float(x):.15g}").normalize() + 0, "f")
+
+
 def render(tree: Json, indent: int = 0) -> list[str]:
-    """The tree as lines of text, one a node: ✓ met, … partly there, ✗ nothing yet."""
+    """The tree as lines of text, one a node: ✓ met, … partly there, ✗ nothing yet. `seen`, where there is one, below its leaf."""
     sign = "✓" if tree["met"] else "…" if tree["have"] else "✗"
-    count = f"  {tree['have']} of {tree['need']}" if tree["need"] > 1 or tree.get("children") else ""
+    count = f"  {_number_text(tree['have'])} of {_number_text(tree['need'])}"
+    count = count if tree["need"] > 1 or "children" in tree else ""
     evidence = f"  signals {', '.join(map(str, tree['evidence'][:5]))}" if tree.get("evidence") else ""
     label = f"  ({tree['label']})" if tree.get("label") else ""
     lines = [f"{'  ' * indent}{sign} {tree['text']}{count}{evidence}{label}"]
+    if seen := tree.get("seen"):
+        lines.append(f"{'  ' * indent}    {seen['text']}")
     for child in tree.get("children", ()):
         lines += render(child, indent + 1)
     return lines

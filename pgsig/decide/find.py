@@ -61,7 +61,13 @@ def _reaching(entries: list[Entry], reaches: float) -> list[Entry] | None:
 
 
 def _group(node: Group, view: View) -> list[Entry] | None:
-    found = [here for part in node.parts if (here := find(part, view)) is not None]
+    found = []
+    for part in node.parts:
+        here = find(part, view)
+        if here is not None:
+            found.append(here)
+        elif node.kind == "all":
+            return None  # whatever the others say
     need = {"all": len(node.parts), "any": 1}.get(node.kind, node.need)
     if len(found) < need:
         return None
@@ -72,6 +78,9 @@ def _group(node: Group, view: View) -> list[Entry] | None:
 
 def _sequence(node: Group, view: View) -> list[Entry] | None:
     found: list[Entry] = []
+    # By position: what committed late may stand behind what came after it.
+    ordered = {leaf.index: sorted(view.pending.get(leaf.index, ()), key=_id) for leaf in leaves(node)}
+    view = replace(view, pending={**view.pending, **ordered})
     for part in node.parts:
         here = find(part, view)
         if here is None:

@@ -64,7 +64,7 @@ def questions(matches: Iterable[Match]) -> list[tuple[Signal, str, bool]]:
         listed = [leaf for leaf in found.hits if isinstance(leaf, Leaf)]
         paths = [(leaf.where, True) for leaf in listed if leaf.where is not None]
         paths += [(leaf.path, False) for leaf in listed if leaf.path is not None]
-        if found.rule is not None and found.rule.rule.by.startswith("$"):
+        if found.rule is not None and found.rule.rule.by not in ("subject", "none"):
             paths.append((found.rule.rule.by, False))
         for path, predicate in paths:
             asked.setdefault((found.signal.id, path), (found.signal, path, predicate))
@@ -86,6 +86,16 @@ def satisfied(leaf: Leaf | Tick, signal: Signal, answers: Answers) -> bool:
     if leaf.where is not None and answers.get((signal.id, leaf.where)) is not True:
         return False
     return leaf.eq is MISSING or equal(signal.value, leaf.eq)
+
+
+def is_asked(leaf: Leaf | Tick, signal: Signal, answers: Answers) -> bool:
+    """Whether a leaf's function has a say in a signal: where the predicates beside it are not met, it neither hears nor remembers it."""
+    if not isinstance(leaf, Leaf) or leaf.met_by is None:
+        return False
+    try:
+        return satisfied(leaf, signal, answers)
+    except (ValueError, RecursionError):
+        return False
 
 
 def found_at(leaf: Leaf | Tick, signal: Signal, answers: Answers) -> tuple[bool, Json]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from pgsig.condition import Debounce, Leaf, Tick, leaves, walk
 from pgsig.condition.calendar import window_of
@@ -37,8 +38,12 @@ def is_late(rule: CompiledRule, state: RuleState, leaf: Leaf | Tick, at: float) 
     )
 
 
-def complete_absences(rule: CompiledRule, state: RuleState, now: float, cause: Entry) -> None:
-    """Where nothing came for long enough, the signal that tells so (a timer's) stands for it and is waited with like any other."""
+def complete_absences(rule: CompiledRule, state: RuleState, now: float, cause: Entry) -> list[Entry]:
+    """Where nothing came for long enough, the signal that tells so (a timer's) stands for it and is waited with like any other.
+
+    Returns the signals that had armed what is over now.
+    """
+    over = []
     for absent in rule.absents:
         number = absent.watch.index
         since = state.armed.get(number)
@@ -46,9 +51,10 @@ def complete_absences(rule: CompiledRule, state: RuleState, now: float, cause: E
             continue
         state.pending.setdefault(number, []).append(cause)
         if absent.after is None:
-            state.armed[number] = Entry(since.id, now, since.depth)
+            state.armed[number] = replace(since, at=now)
         else:
-            del state.armed[number]
+            over.append(state.armed.pop(number))
+    return over
 
 
 def next_due(rule: CompiledRule, state: RuleState, now: float) -> float | None:

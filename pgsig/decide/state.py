@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pgsig.model import Json
@@ -12,7 +12,8 @@ from pgsig.model import Json
 class Entry:
     """A signal that a leaf holds. at: seconds since the epoch, database time. ok: false only for a `latest` that does not satisfy.
 
-    x: what was found at the leaf's path, for `distinct` and `sum`.
+    x: what was found at the leaf's path, for `distinct` and `sum`. told: a level or an armed absence goes on by a signal whose outcome is
+    recorded already, since another leaf has used it.
     """
 
     id: int
@@ -20,6 +21,7 @@ class Entry:
     depth: int = 0
     ok: bool = True
     x: Json = None
+    told: bool = False
 
 
 Pending = dict[int, list[Entry]]
@@ -69,11 +71,29 @@ class RuleState:
         return {"version": 1, **body} if body else None
 
     def drop(self, ids: set[int]) -> None:
-        """Forget signals in every leaf that holds them."""
+        """Forget signals, which have their outcome now, in every leaf that waits with them. Levels go on."""
         for leaf, entries in self.pending.items():
             self.pending[leaf] = [entry for entry in entries if entry.id not in ids]
+        for kept in (self.levels, self.armed):
+            for leaf, entry in kept.items():
+                if entry.id in ids and not entry.told:
+                    kept[leaf] = replace(entry, told=True)
+
+    def holds(self, signal_id: int) -> bool:
+        """Whether any leaf still needs a signal."""
+        kept = (entry for entries in (self.levels, self.armed) for entry in entries.values())
+        return any(entry.id == signal_id for entry in kept) or any(
+            entry.id == signal_id for entries in self.pending.values() for entry in entries
+        )
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing to remember."""
+        kept = self.levels or self.seen or self.armed or self.clock or self.fired or self.custom
+        return not kept and not any(self.pending.values())
 
 
 def _row(entry: Entry) -> list[Any]:
     row = [entry.id, entry.at, entry.depth, entry.ok]
+    if entry.told:
+        return [*row, entry.x, True]
     return row if entry.x is None else [*row, entry.x]

@@ -17,7 +17,7 @@ from pgsig.model import Json
 class KnownOperator:
     """An operator as it is stored.
 
-    rules: objects with id, name, action, condition, by and digest; those in force.
+    rules: objects with id, name, action, condition, by, options and digest; those in force.
     """
 
     id: int
@@ -40,6 +40,7 @@ class RuleChange:
     action: str
     condition: Json
     by: str
+    options: Mapping[str, Any]
     id: int | None = None
 
 
@@ -93,6 +94,7 @@ class Changes:
                             "action": rule.action,
                             "condition": rule.condition,
                             "by": rule.by,
+                            "options": dict(rule.options),
                         }
                         for rule in item.rules
                     ],
@@ -135,12 +137,13 @@ def _operator(new: OperatorDefinition, old: KnownOperator | None) -> OperatorCha
 
 
 def _new(rule: RuleDefinition) -> RuleChange:
-    return RuleChange("new", rule.name, rule.action, rule.condition, rule.by)
+    return RuleChange("new", rule.name, rule.action, rule.condition, rule.by, rule.options)
 
 
 def _kept(rule: RuleDefinition, old: Mapping[str, Any]) -> RuleChange:
-    return RuleChange("kept", rule.name, rule.action, rule.condition, rule.by, old["id"])
+    return RuleChange("kept", rule.name, rule.action, rule.condition, rule.by, rule.options, old["id"])
 
 
 def _removed(old: Mapping[str, Any]) -> RuleChange:
-    return RuleChange("removed", old["name"], old["action"], old["condition"], old["by"], old["id"])
+    options = old.get("options", {})
+    return RuleChange("removed", old["name"], old["action"], old["condition"], old["by"], options, old["id"])

@@ -1,5 +1,5 @@
-"""Across a whole definition: can its values be stored, does what it refers to exist, which paths does it
-use.
+"""Across a whole definition: can its values be stored, does what it refers to exist, which paths and
+functions does it use.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pgsig.condition import Node
 from pgsig.condition.parse import STATES
 from pgsig.definition.reading import DEEPEST, MOST_NODES, escape
 from pgsig.definition.spec import Wrong
@@ -23,6 +24,26 @@ class PathUse:
     path: str
     where: str
     predicate: bool
+
+
+@dataclass(frozen=True)
+class FunctionUse:
+    """A condition that is a SQL function, by its name with schema, and its place."""
+
+    name: str
+    where: str
+
+
+@dataclass(frozen=True)
+class PlacedRule:
+    """A rule whose condition could be read, with its place in the document, for checks that look at several."""
+
+    operator: str
+    action: str
+    root: Node
+    by: str
+    options: dict[str, Any]
+    where: str
 
 
 def plain(value: Json, where: str, wrong: Wrong) -> None:
@@ -81,10 +102,12 @@ def references(workflow: str, operators: dict[str, Any], wrong: Wrong) -> None:
 
     They name an operator that this workflow lacks, or a state that does not exist.
     """
-    for key, where in (
-        (leaf["signal"], place) for leaf, place in _leaves(operators) if isinstance(leaf.get("signal"), str)
+    for key, place in (
+        (part[name], f"{where}/{name}")
+        for part, where in _leaves(operators)
+        for name in ("signal", "absent", "after")
+        if isinstance(part.get(name), str)
     ):
-        place = f"{where}/signal"
         head, *rest = key.split(".")
         if head not in ("run", "tick", "manual") or not rest:
             continue
@@ -112,6 +135,17 @@ def paths(operators: dict[str, Any]) -> Iterator[PathUse]:
             yield PathUse(leaf["where"], f"{place}/where", predicate=True)
         if isinstance(leaf.get("by"), str) and leaf["by"] not in ("subject", "none"):
             yield PathUse(leaf["by"], f"{place}/by", predicate=False)
+        if isinstance(leaf.get("distinct"), str):
+            yield PathUse(leaf["distinct"], f"{place}/distinct", predicate=False)
+        if isinstance(leaf.get("sum"), dict) and isinstance(leaf["sum"].get("of"), str):
+            yield PathUse(leaf["sum"]["of"], f"{place}/sum/of", predicate=False)
+
+
+def functions(operators: dict[str, Any]) -> Iterator[FunctionUse]:
+    """Every SQL function that a definition names."""
+    for leaf, place in _leaves(operators):
+        if isinstance(leaf.get("met_by"), str):
+            yield FunctionUse(leaf["met_by"], f"{place}/met_by")
 
 
 def _leaves(operators: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:

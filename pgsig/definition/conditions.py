@@ -14,9 +14,10 @@ from enum import Enum
 from typing import Any, NoReturn
 
 from pgsig.condition import duration
-from pgsig.model import Json
+from pgsig.model import Action, Json
 
 Length = str | float | timedelta
+OF_THE_RULE = ("by", "max", "then", "shadow")
 
 
 @dataclass(frozen=True)
@@ -30,47 +31,85 @@ class Condition:
 
         Raises TypeError on anything but a signal, like all that filter signals.
         """
-        return self._signal("eq", value)
+        return self._signal(eq=value)
 
     def where(self, predicate: str) -> Condition:
         """Only signals for whose value a SQL/JSON path predicate holds, for instance `$.auc > 0.5`."""
-        return self._signal("where", predicate)
+        return self._signal(where=predicate)
 
     def source(self, name: str) -> Condition:
         """Only signals of this source."""
-        return self._signal("source", name)
+        return self._signal(source=name)
 
     def subject(self, name: str) -> Condition:
         """Only signals about this subject."""
-        return self._signal("subject", name)
+        return self._signal(subject=name)
 
     def changed(self) -> Condition:
         """Only when the value differs from the last one for the same key and subject."""
-        return self._signal("changed", True)
+        return self._signal(changed=True)
 
     def latest(self) -> Condition:
         """Only the newest signal that waits; older ones are superseded."""
-        return self._signal("latest", True)
+        return self._signal(latest=True)
 
     def sticky(self) -> Condition:
         """A level: holds while the last signal satisfies, and is never consumed."""
-        return self._signal("sticky", True)
+        return self._signal(sticky=True)
 
-    def count(self, n: int) -> Condition:
-        """True when n signals wait; it takes them all."""
-        return self._signal("count", n)
+    def count(self, n: int, *, distinct: str | None = None) -> Condition:
+        """True when n signals wait; it takes them all.
+
+        distinct: a SQL/JSON path; signals with the same value there count once.
+        """
+        return self._signal(**_said(count=n, distinct=distinct))
+
+    def sum(self, path: str, reaches: float) -> Condition:
+        """True when the numbers at a SQL/JSON path of the signals that wait add up to this; it takes those."""
+        return self._signal(sum={"of": path, "reaches": reaches})
+
+    def met_by(self, function: str) -> Condition:
+        """Only signals that a SQL function takes for a match.
+
+        function: its name with schema. It is called with (signal jsonb, state jsonb) and answers (state jsonb, met boolean);
+        each instance of the rule has a state of its own, null at first. An apply is refused where it does not exist.
+        """
+        return self._signal(met_by=function)
 
     def within(self, length: Length) -> Condition:
         """All parts lie in a span of this length; older parts expire."""
-        return self._with("within", written(length))
+        return self._with(within=written(length))
+
+    def debounce(self, quiet: Length, *, max_wait: Length | None = None) -> Condition:
+        """True once it is and nothing more came for so long, or `max_wait` after the first; takes all that came."""
+        return self._with(**_said(debounce=quiet, max_wait=max_wait))
+
+    def window(self, length: Length, *, tz: str | None = None, lateness: Length | None = None) -> Condition:
+        """True when signals of one calendar window make it so; leftovers expire when it closes.
+
+        length: a part of a day, a day, or a week. tz: whose days these are (default: UTC). lateness: how long a window that is
+        over still takes signals (default: not at all).
+        """
+        return self._with(**_said(window=length, tz=tz, lateness=lateness))
 
     def label(self, text: str) -> Condition:
         """A name for people, shown in explanations."""
-        return self._with("label", text)
+        return self._with(label=text)
 
     def by(self, path: str) -> Condition:
         """What an instance of the whole rule is: "subject" (default), "none", or a path like `$.model_id`."""
-        return self._with("by", path)
+        return self._with(by=path)
+
+    def max(self, limit: str, *, then: str | Action | None = None) -> Condition:
+        """The whole rule is carried out so often at most, for instance "3/1h".
+
+        then: what it does above that: START, STOP, RESTART or RELOAD (default: nothing). Either is recorded.
+        """
+        return self._with(**_said(max=limit, then=then))
+
+    def shadow(self) -> Condition:
+        """The whole rule decides and is recorded, and nothing follows."""
+        return self._with(shadow=True)
 
     def __and__(self, other: Condition) -> Condition:
         return _join("all", self, other)
@@ -84,14 +123,14 @@ class Condition:
     def __bool__(self) -> NoReturn:
         raise TypeError("a condition is neither true nor false in Python: use & | ~ instead of and, or, not")
 
-    def _signal(self, key: str, value: Json) -> Condition:
+    def _signal(self, **said: Json) -> Condition:
         if "signal" not in self.tree:
-            form = next(iter(self.tree))
+            form, key = next(iter(self.tree)), next(iter(said))
             raise TypeError(f'.{key}() belongs to a signal, not to {form}: signal("…").{key}(…)')
-        return self._with(key, value)
+        return self._with(**said)
 
-    def _with(self, key: str, value: Json) -> Condition:
-        return Condition({**self.tree, key: plain(value)})
+    def _with(self, **said: Json) -> Condition:
+        return Condition({**self.tree, **plain(said)})
 
 
 def signal(key: str) -> Condition:
@@ -120,6 +159,15 @@ def at_least(n: int, *parts: Condition | Iterable[Condition]) -> Condition:
     for part in parts:
         flat += [part] if isinstance(part, Condition) else part
     return Condition({"at_least": n, "of": [_part(part, "at_least") for part in flat]})
+
+
+def absent(key: str, *, for_: Length, after: str | None = None) -> Condition:
+    """No signal of this key came for so long.
+
+    after: the key that arms it each time. Without it the first signal of `key` does, and each further `for_` of silence counts.
+    """
+    tree = {"absent": key, "for": written(for_)}
+    return Condition(tree if after is None else {**tree, "after": after})
 
 
 def every(length: Length, *, anchor: str | datetime | None = None, tz: str | None = None) -> Condition:
@@ -158,8 +206,13 @@ def plain(value: Any) -> Json:
     return written(value) if isinstance(value, timedelta) else value
 
 
+def _said(**given: Json) -> dict[str, Json]:
+    """What was not left out."""
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _tick(tree: dict[str, Any]) -> Condition:
-    return Condition({key: value for key, value in tree.items() if value is not None})
+    return Condition(_said(**tree))
 
 
 def _moment(moment: str | datetime | None) -> str | None:
@@ -171,8 +224,9 @@ def _part(part: Condition, owner: str) -> dict[str, Any]:
         raise TypeError(
             f"{owner} joins conditions, not {type(part).__name__}: signal(…), every(…), operator.succeeded()"
         )
-    if "by" in part.tree:
-        raise TypeError("by belongs to the whole rule: write (a & b).by(…)")
+    for key in OF_THE_RULE:
+        if key in part.tree:
+            raise TypeError(f"{key} belongs to the whole rule: write (a & b).{key}(…)")
     return part.tree
 
 

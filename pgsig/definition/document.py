@@ -4,10 +4,9 @@
     OPERATOR: {"batch" | "streaming": {…}, "description"?: …, "order"?: [actions],
                "start"?, "stop"?, "restart"?, "reload"?: condition or list of conditions}
 
-One condition stands as an object, several as a list. Beside a condition's form, `by` says what an instance
-of the rule is: "subject" (default, left out), "none", or a SQL/JSON path into the value. Rules count in the
-order in which an operator declares them; as Postgres does not keep the order of keys, `order` names the
-actions where it is not start, stop, restart, reload.
+One condition stands as an object, several as a list. Beside a condition's form stand the options of its rule:
+`by`, `max`, `then`, `shadow` (see `options`). Rules count in the order in which an operator declares them; as
+Postgres does not keep the order of keys, the canonical form names the actions in `order` where there are several.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pgsig import condition
-from pgsig.definition import check, reading, spec
+from pgsig.definition import check, loops, never, options, reading, spec
+from pgsig.definition.check import PlacedRule
 from pgsig.definition.reading import Source, escape
 from pgsig.definition.spec import Wrong
 from pgsig.errors import InvalidInput, Problem
@@ -33,7 +33,7 @@ MOST_RULES = 100  # of one operator
 class RuleDefinition:
     """name: its action and, from the second of an action on, its number: start, start.2.
 
-    digest: of what it says, that is without its name.
+    options: `max`, `then` and `shadow`, those that are said. digest: of what it says, that is without its name.
     """
 
     name: str
@@ -41,6 +41,7 @@ class RuleDefinition:
     condition: Json
     by: str
     digest: str
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class OperatorDefinition:
 class Definition:
     """A checked workflow.
 
-    document: its canonical JSON. paths: the SQL/JSON paths in it, which only Postgres can check.
+    document: its canonical JSON. paths, functions: the SQL/JSON paths and SQL functions in it, which only Postgres can check.
     """
 
     namespace: str
@@ -79,6 +80,7 @@ class Definition:
     document: dict[str, Any]
     digest: str
     paths: tuple[check.PathUse, ...] = ()
+    functions: tuple[check.FunctionUse, ...] = ()
     source: Source = field(default_factory=Source)
 
 
@@ -124,14 +126,17 @@ def _parse(document: Json, source: Source, problems: list[Problem]) -> Definitio
         )
         return None
     operators: list[OperatorDefinition] = []
+    read: list[PlacedRule] = []
     canonical["operators"] = {}
     for name, body in given.items():
         where = f"/operators/{escape(name)}"
         _name(name, where, "an operator", wrong)
-        operator, kept = _operator(str(workflow), name, body, where, wrong, problems)
+        operator, kept = _operator(str(workflow), name, body, where, wrong, problems, read)
         operators.append(operator)
         canonical["operators"][name] = kept
     check.references(str(workflow), given, wrong)
+    never.check(read, wrong)
+    loops.check(str(workflow), read, wrong)
     if problems:
         return None
     return Definition(
@@ -141,12 +146,13 @@ def _parse(document: Json, source: Source, problems: list[Problem]) -> Definitio
         canonical,
         condition.digest(canonical),
         tuple(check.paths(given)),
+        tuple(check.functions(given)),
         source,
     )
 
 
 def _operator(
-    workflow: str, name: str, body: Json, where: str, wrong: Wrong, problems: list[Problem]
+    workflow: str, name: str, body: Json, where: str, wrong: Wrong, problems: list[Problem], read: list[PlacedRule]
 ) -> tuple[OperatorDefinition, dict[str, Any]]:
     if not isinstance(body, dict):
         wrong(
@@ -194,37 +200,28 @@ def _operator(
         forms = []
         for i, given in enumerate(several[:MOST_RULES]):
             place = f"{where}/{action}/{i}" if isinstance(body[action], list) else f"{where}/{action}"
-            tree, by = _by(given, place, wrong)
+            tree, by, said = options.split(given, action, place, wrong)
             node, found = condition.parse(tree, operator=f"{workflow}.{name}", where=place)
             problems.extend(found)
             if node is None:
                 continue
+            read.append(PlacedRule(name, action, node, by, said, place))
             form = condition.dump(node)
-            forms.append(form if by == "subject" else {**form, "by": by})
-            digest = condition.digest([action.upper(), form, by])
+            forms.append({**form, **({} if by == "subject" else {"by": by}), **said})
+            digest = condition.digest([action.upper(), form, by, *([said] if said else [])])
             if any(rule.digest == digest for rule in rules):
                 wrong(place, f"says the same as another {action} of this operator", "keep one", "PS529")
-            rules.append(RuleDefinition(f"{action}.{i + 1}" if i else action, Action(action.upper()), form, by, digest))
+            title = f"{action}.{i + 1}" if i else action
+            rules.append(RuleDefinition(title, Action(action.upper()), form, by, digest, said))
             triggers |= {
                 leaf.name: TriggerDefinition(leaf.name, leaf.spec)
                 for leaf in condition.leaves(node)
                 if isinstance(leaf, condition.Tick)
             }
         kept[action] = forms if len(forms) != 1 else forms[0]
-    if order != [action for action in ACTIONS if action in body]:
+    if len(order) > 1:
         kept["order"] = order
     return OperatorDefinition(name, kind, kept.get(kind.value, {}), tuple(rules), tuple(triggers.values())), kept
-
-
-def _by(tree: Json, where: str, wrong: Wrong) -> tuple[Json, str]:
-    """A condition without its `by`, and that."""
-    if not isinstance(tree, dict) or "by" not in tree:
-        return tree, "subject"
-    by = tree["by"]
-    if not isinstance(by, str) or not (by in ("subject", "none") or by.startswith(("$", "strict $", "lax $"))):
-        wrong(f"{where}/by", "by is subject, none, or a path into the value", "for instance $.model_id", "PS503")
-        by = "subject"
-    return {key: value for key, value in tree.items() if key != "by"}, by
 
 
 def _order(body: dict[str, Any], where: str, wrong: Wrong) -> list[str]:

@@ -15,7 +15,7 @@ given).
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
@@ -167,6 +167,17 @@ class Workflow:
     def as_document(self) -> dict[str, Any]:
         """The canonical JSON: what the same workflow in YAML has. Raises InvalidInput."""
         return self.definition().document
+
+    def when(self, operator: str, rules: Mapping[str, Sequence[Condition]]) -> None:
+        """Say anew when an operator that is declared already starts, stops, restarts or reloads.
+
+        rules: conditions by action, in order of declaration. They replace all that it said before, its `order` too. This is for
+        conditions that name operators declared later. Raises KeyError for an operator that is not declared.
+        """
+        body = self._operators[operator]
+        for key in (*ACTIONS, "order"):
+            body.pop(key, None)
+        body |= {action: _conditions(conditions) for action, conditions in rules.items() if conditions}
 
     def _declare(self, kind: Kind, name: Any, options: dict[str, Any]) -> Any:
         def declare(function: Callable[..., Any]) -> Declared[..., Any]:

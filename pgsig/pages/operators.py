@@ -1,9 +1,10 @@
-"""/operators and the page of one: what is wanted, what is, why, and orders by hand."""
+"""/operators and the page of one: what is wanted, what is, why, orders by hand, and pauses."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlencode
 
 from flask import Response, redirect, request
 from werkzeug.wrappers import Response as AnyResponse
@@ -12,18 +13,18 @@ from pgsig.api.asking import Asked
 from pgsig.api.base import database
 from pgsig.api.body import text_problem
 from pgsig.api.operators import DEFAULT, find, order
+from pgsig.api.pauses import put
 from pgsig.api.problems import Refusal, problems_of, status_of
-from pgsig.condition import parse, schedule
-from pgsig.decide.advance import levels_of
-from pgsig.decide.explain import explain
-from pgsig.decide.find import View
-from pgsig.decide.state import RuleState
+from pgsig.condition import schedule
 from pgsig.errors import NotFound, PgsigError, Problem
 from pgsig.model import Json
 from pgsig.pages.base import pages, render
 from pgsig.pages.forms import json_of
 from pgsig.store.database import Connection
+from pgsig.store.explain import why
 from pgsig.store.reading import Filter, Place, Row, actions, reading, rows, runs
+
+SOURCE = "web"  # of an order that a page sends
 
 
 @pages.get("/operators")
@@ -37,6 +38,7 @@ def operators() -> Response:
         rules = rows(connection, "rules", operators=[row["operator_id"] for row in found])
         states = rows(connection, "rule_states", rules=[rule["id"] for rule in rules])
         triggers = due(rows(connection, "triggers", operators=[row["operator_id"] for row in found]))
+        with_held(connection, found)
     waiting = {state["rule_id"]: state["waiting"] for state in states}
     for row in found:
         row["rules"] = [rule for rule in rules if rule["operator_id"] == row["operator_id"]]
@@ -61,7 +63,7 @@ def act(workflow: str, name: str) -> AnyResponse:
     form = {field: request.form.get(field, "") for field in ("action", "subject", "params", "reason", "namespace")}
     namespace = form["namespace"] or DEFAULT
     problems = [
-        Problem("PS422", f"{field} {why}", f"/{field}") for field, text in form.items() if (why := text_problem(text))
+        Problem("PS622", f"{field} {why}", f"/{field}") for field, text in form.items() if (why := text_problem(text))
     ]
     params: Json = {}
     try:
@@ -74,26 +76,23 @@ def act(workflow: str, name: str) -> AnyResponse:
         if problems:
             raise Refusal(422, "the order is not understood", problems=problems)
         body = {"action": form["action"], "subject": form["subject"], "params": params, "reason": form["reason"]}
-        position = order(namespace, workflow, name, body)
+        position = order(namespace, workflow, name, body, source=SOURCE)
     except NotFound:
         raise
     except PgsigError as error:
         return _page(
             namespace, workflow, name, form["subject"], status=status_of(error), problems=problems_of(error), form=form
         )
-    return redirect(
-        f"/operators/{workflow}/{name}?told={position}" + (f"&namespace={namespace}" if namespace != DEFAULT else ""),
-        303,
-    )
+    return redirect(_address(namespace, workflow, name, position), 303)
 
 
 def _page(namespace: str, workflow: str, name: str, subject: str, *, status: int = 200, **shown: Any) -> Response:
     with reading(database()) as connection:
-        found = find(connection, namespace, workflow, name)
+        found = with_held(connection, [find(connection, namespace, workflow, name)])[0]
         want = Filter(namespace=namespace, workflow=workflow, operator=name)
         context = {
             "operator": found,
-            "rules": held(connection, found, subject),
+            "why": why(connection, f"{workflow}.{name}", subject, namespace),
             "triggers": due(rows(connection, "triggers", operators=[found["operator_id"]])),
             "actions": actions(connection, want, Place(), 10).rows,
             "runs": runs(connection, want, Place(), 10).rows,
@@ -115,26 +114,35 @@ def due(triggers: list[Row]) -> list[Row]:
     return triggers
 
 
-def held(connection: Connection, operator: Row, subject: str) -> list[Row]:
-    """The rules of an operator, each with the explanation of where it stands for a subject; None where that cannot be read."""
-    path = f"{operator['workflow']}.{operator['operator']}"
-    found: dict[int, Row] = {}
-    for row in rows(connection, "why_rules", operator=path, namespace=operator["namespace"], subject=subject):
-        rule = found.setdefault(row["id"], {**row, "states": {}})
-        if row["body"] is not None:
-            rule["states"][row["subject"]] = row["body"]
-    for rule in found.values():
-        rule["standing"] = _standing(rule, path, subject)
-    return list(found.values())
+@pages.post("/operators/<workflow>/<name>/<any(pause, resume):order>")
+def pause(workflow: str, name: str, order: str) -> AnyResponse:
+    """Pause an operator's rules, or go on, then show the operator again."""
+    namespace = request.form.get("namespace") or DEFAULT
+    position = put(
+        f"{workflow}.{name}", order, request.form.get("mode", "hold"), request.form.get("reason", ""), namespace, SOURCE
+    )
+    return redirect(_address(namespace, workflow, name, position), 303)
 
 
-def _standing(rule: Row, path: str, subject: str) -> Json:
-    root, _ = parse(rule["condition"], operator=path)
-    if root is None:
-        return None
-    try:
-        states = {name: RuleState.from_json(body) for name, body in rule["states"].items()}
-    except (KeyError, TypeError, ValueError):
-        return None  # a state of another version: the condition itself is still worth showing
-    own, shared = states.get(subject, RuleState()), states.get("", RuleState())
-    return explain(root, View(own.pending, levels_of(own, shared), own.clock))
+@pages.post("/workflows/<workflow>/<any(pause, resume):order>")
+def pause_workflow(workflow: str, order: str) -> AnyResponse:
+    """The same for every operator of a workflow, then show the overview again."""
+    namespace = request.form.get("namespace") or DEFAULT
+    put(workflow, order, request.form.get("mode", "hold"), request.form.get("reason", ""), namespace, SOURCE)
+    return redirect(f"/?{urlencode({'workflow': workflow})}", 303)
+
+
+def _address(namespace: str, workflow: str, name: str, told: int) -> str:
+    query = {"told": told, **({"namespace": namespace} if namespace != DEFAULT else {})}
+    return f"/operators/{workflow}/{name}?{urlencode(query)}"
+
+
+def with_held(connection: Connection, operators: list[Row]) -> list[Row]:
+    """The same operators, each that is paused with how many signals are held for it."""
+    paused = [row["operator_id"] for row in operators if row["paused"]]
+    counts = (
+        {row["operator_id"]: row["held"] for row in rows(connection, "held_counts", operators=paused)} if paused else {}
+    )
+    for row in operators:
+        row["held"] = counts.get(row["operator_id"], 0)
+    return operators

@@ -7,6 +7,7 @@ from flask import Response, request
 from pgsig.api.asking import Asked
 from pgsig.api.base import database
 from pgsig.pages.base import pages, render
+from pgsig.pages.operators import with_held
 from pgsig.pages.scene import scene
 from pgsig.store.database import Connection
 from pgsig.store.reading import Row, heads, reading, rows
@@ -27,6 +28,7 @@ def overview() -> Response:
             context["lag"] = behind(connection)
         if part != "lag":
             operators = rows(connection, "operators", namespace=None, workflow=workflow, operator=None)
+            with_held(connection, operators)
             rules = rows(connection, "rules", operators=[row["operator_id"] for row in operators])
             context |= {"operators": operators, "scene": scene(operators, rules, emitted(connection))}
         context["workflows"] = rows(connection, "workflows")

@@ -14,6 +14,7 @@ from pgsig.api.signals import emit_text, filter_of
 from pgsig.errors import NotFound, PgsigError
 from pgsig.pages.base import ROWS, VALUE, pages, render
 from pgsig.pages.forms import json_of
+from pgsig.store.explain import why_signal
 from pgsig.store.reading import Filter, Place, reading, row, rows
 from pgsig.store.reading import signals as list_signals
 
@@ -50,11 +51,12 @@ def signal(id: int) -> Response:
     with reading(database()) as connection:
         found = row(connection, "signal", id=id)
         if found is None:
-            raise NotFound(f"there is no signal {id}", code="PS404", fix="it may be older than what is kept")
+            raise NotFound(f"there is no signal {id}", code="PS604", fix="it may be older than what is kept")
         shown = rows(connection, "signal_pretty", id=id)[0]
         outcomes = rows(connection, "outcomes_of_signal", id=id)
+        fate = why_signal(connection, id)
         actions = rows(connection, "actions_of_signal", id=id)
-    return render("signal", ("signal_fate",), signal=found, value=shown, outcomes=outcomes, actions=actions)
+    return render("signal", ("signal_fate",), signal=found, value=shown, outcomes=outcomes, actions=actions, fate=fate)
 
 
 def _list(

@@ -18,6 +18,13 @@ SIGNS = {
     # Results of actions.
     "recorded": ("→", "done"), "already_running": ("=", "idle"), "already_stopped": ("=", "idle"), "merged": ("+", "busy"),
     "skipped": ("∅", "warn"), "not_running": ("∅", "warn"), "outranked": ("<", "idle"),
+    # Verdicts: why an operator did or did not act.
+    "started": ("▶", "good"), "reloaded": ("⟳", "good"), "waiting": ("…", "busy"), "debounced": ("◷", "busy"), "no_runner": ("!", "bad"),
+    "predicate_false": ("✗", "warn"), "predicate_type_error": ("✗", "bad"), "unchanged": ("=", "idle"), "not_for_it": ("∅", "idle"),
+    "window_expired": ("⌛", "warn"), "not_evaluated": ("!", "warn"), "never_matched": ("○", "idle"), "paused": ("‖", "warn"),
+    "resumed": ("▶", "done"), "limited": ("‖", "warn"), "shadow": ("◌", "idle"), "by_hand": ("☞", "done"), "no_rules": ("○", "idle"),
+    "older": ("∅", "idle"), "source": ("∅", "idle"), "subject": ("∅", "idle"), "false": ("✗", "warn"), "type": ("✗", "bad"),
+    "waits": ("◷", "busy"), "fits": ("·", "idle"),
     # Outcomes of signals.
     "consumed": ("✓", "done"), "superseded": ("»", "idle"), "expired": ("⌛", "warn"), "late": ("⌛", "warn"),
     "duplicate": ("=", "idle"), "held": ("‖", "warn"), "quarantined": ("✗", "bad"),

@@ -21,6 +21,17 @@ DEEPEST = 40
 
 
 @dataclass(frozen=True)
+class Seen:
+    """The last signal that a leaf could have meant, and what became of it."""
+
+    id: int
+    at: str
+    value: str
+    words: str
+    because: str
+
+
+@dataclass(frozen=True)
 class Node:
     """One line of a tree. form: signal, all, any, …; detail: what stands beside it, in words. met is for explanations."""
 
@@ -32,7 +43,7 @@ class Node:
     met: bool | None = None
     partly: bool = False
     count: str = ""
-    seen: str = ""
+    seen: Seen | None = None
     evidence: tuple[int, ...] = ()
 
 
@@ -117,8 +128,14 @@ def of_explanation(tree: Json, depth: int = 0) -> Node | None:
         str(tree.get("text", "")), label=str(tree.get("label") or ""), children=children, met=tree.get("met"),
         partly=bool(have) and not tree.get("met"),
         count=f"{have}/{need}" if isinstance(need, int) and need > 1 else "",
-        seen=_json(tree["seen"]) if tree.get("seen") is not None else "", evidence=evidence,
+        seen=_seen(tree.get("seen")), evidence=evidence,
     )  # fmt: skip
+
+
+def _seen(found: Json) -> Seen | None:
+    if not isinstance(found, dict):
+        return None
+    return Seen(*(found[name] for name in ("id", "at", "value", "words", "because")))
 
 
 def _detail(tree: dict[str, Any]) -> str:

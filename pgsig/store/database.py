@@ -104,7 +104,7 @@ def _for_pool(url: str, name: str) -> Connection:
     return connect(url, name=name)
 
 
-_LINE = re.compile(r"^(?P<code>PS\d{3}) (?P<where>\S*): (?P<message>.*?)(?: \((?P<fix>[^()]*)\))?$")
+LINE = re.compile(r"^(?P<code>PS\d{3}) (?P<where>\S*): (?P<message>.*?)(?: \((?P<fix>[^()]*)\))?$")
 _CHECK = re.compile(r"^(PS\d{3})_(.*)$")
 
 
@@ -138,11 +138,14 @@ def translate(error: psycopg.Error) -> PgsigError | None:
         return None
     fix = error.diag.message_hint or ""
     if state == "PS109":
-        return Conflict(message, code=state, where="/event_id", fix=fix)
+        detail = f": {error.diag.message_detail}" if error.diag.message_detail else ""
+        return Conflict(f"{message}{detail}", code=state, where="/event_id", fix=fix)
+    if state == "PS108":
+        return InvalidInput([Problem(state, message, "/run_id", fix)], subject="the signal")
     problems = [
         Problem(**{k: v or "" for k, v in found.groupdict().items()})
         for line in message.splitlines()
-        if (found := _LINE.match(line))
+        if (found := LINE.match(line))
     ]
     if not problems:
         return PgsigError(message, code=state, fix=fix)

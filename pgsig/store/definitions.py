@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from pgsig.condition.duration import limit
 from pgsig.definition import Definition, parse
 from pgsig.definition.changes import Changes, KnownOperator, compare
+from pgsig.definition.check import FunctionUse
 from pgsig.errors import Conflict, InvalidInput, Problem
 from pgsig.model import Action, Json, Kind, Operator, Rule
 from pgsig.store.database import Connection, query, translated
@@ -70,8 +71,8 @@ def plan(connection: Connection, document: Definition | Json) -> Changes:
 
 
 def check_paths(connection: Connection, definition: Definition) -> None:
-    """Check what only Postgres can: the SQL/JSON paths. Raises InvalidInput with all that are wrong."""
-    problems = []
+    """Check what only Postgres can: SQL/JSON paths and SQL functions. Raises InvalidInput with all that are wrong."""
+    problems = [problem for use in definition.functions if (problem := _try_function(connection, use)) is not None]
     for use in definition.paths:
         try:
             with connection.transaction():
@@ -94,6 +95,19 @@ def check_paths(connection: Connection, definition: Definition) -> None:
     if problems:
         located = [definition.source.locate(problem) for problem in problems]
         raise InvalidInput(located, subject=definition.source.name or "the definition")
+
+
+def _try_function(connection: Connection, use: FunctionUse) -> Problem | None:
+    found = _rows(connection, "try_function", name=use.name)[0]["case"]
+    if found == "good":
+        return None
+    what = {
+        "unknown": f"there is no SQL function {use.name}",
+        "arguments": f"{use.name} does not take (signal jsonb, state jsonb)",
+        "answer": f"{use.name} does not answer with state jsonb, met boolean",
+    }[found]
+    fix = f"create it: FUNCTION {use.name}(signal jsonb, INOUT state jsonb, OUT met boolean)"
+    return Problem("PS528", what, use.where, fix)
 
 
 def catalog(connection: Connection) -> list[Operator]:
@@ -195,6 +209,7 @@ def _save(
                     "condition": rule.condition,
                     "by": rule.by,
                     "digest": rule.digest,
+                    "options": rule.options,
                 }
                 new_rules.append({"operator_id": ids[operator.name], **place, **said})
     gone = [rule.id for change in changes.operators for rule in change.rules if rule.change == "removed"]

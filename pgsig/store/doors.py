@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pgsig.errors import Problem
 from pgsig.model import Json
-from pgsig.store.database import _LINE, Connection, query
+from pgsig.store.database import LINE, Connection
 from pgsig.store.reading import rows
 
 
@@ -41,28 +41,39 @@ def emit(
 def problems(connection: Connection, signals: Sequence[Json], namespace: str) -> list[Problem]:
     """What the database would find wrong with signals, without emitting them."""
     found = rows(connection, "signal_problems", signals=json.dumps(list(signals)), namespace=namespace)
-    matched = (_LINE.match(item["p"]) for item in found)
+    matched = (LINE.match(item["p"]) for item in found)
     return [Problem(**{name: text or "" for name, text in line.groupdict().items()}) for line in matched if line]
 
 
 def act(
     connection: Connection, operator: str, action: str, *, subject: str = "", params: str = "{}", reason: str = "",
-    namespace: str = "default",
+    namespace: str = "default", source: str | None = None,
 ) -> int:  # fmt: skip
-    """Order an action of `workflow.operator` by hand. params: JSON text. Returns the position of the manual signal.
+    """Order an action of `workflow.operator` by hand. params: JSON text. source: who; None for the database's login.
 
-    Raises NotFound for an unknown operator, InvalidInput for anything else that is wrong.
+    Returns the position of the manual signal. Raises NotFound for an unknown operator, InvalidInput for anything else that is wrong.
     """
-    found = connection.execute(
-        query("act").encode(),
-        {
-            "operator": operator,
-            "action": action,
-            "subject": subject,
-            "params": params,
-            "reason": reason,
-            "namespace": namespace,
-        },
-    ).fetchone()
-    assert found is not None  # a function call gives a row
-    return int(found[0])
+    given = {"operator": operator, "action": action, "subject": subject, "params": params}
+    return _position(connection, "act", **given, reason=reason, namespace=namespace, source=source)
+
+
+def pause(
+    connection: Connection, target: str, mode: str = "hold", *, reason: str = "", namespace: str = "default",
+    source: str | None = None,
+) -> int:  # fmt: skip
+    """Pause the rules of `workflow.operator`, or of a whole workflow. mode: hold, collapse or drop.
+
+    Returns the position of the (last) manual signal. Raises NotFound for an unknown target, InvalidInput for another mode.
+    """
+    return _position(connection, "pause", target=target, mode=mode, reason=reason, namespace=namespace, source=source)
+
+
+def resume(
+    connection: Connection, target: str, *, reason: str = "", namespace: str = "default", source: str | None = None
+) -> int:
+    """End a pause. Returns the position of the (last) manual signal. Raises NotFound for an unknown target."""
+    return _position(connection, "resume", target=target, reason=reason, namespace=namespace, source=source)
+
+
+def _position(connection: Connection, name: str, /, **given: str | None) -> int:
+    return int(rows(connection, name, **given)[0]["id"])

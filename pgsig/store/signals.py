@@ -77,10 +77,10 @@ def ask_function(connection: Connection, name: str, signal: Signal, state: Json)
     return Verdict(row[1], row[0])
 
 
-def load(connection: Connection, needs: Needs) -> tuple[dict[StateKey, Json], dict[int, list[str]]]:
-    """The states that a batch needs, by (rule, instance), and the subjects of live instances by operator."""
+def load(connection: Connection, needs: Needs) -> tuple[dict[StateKey, Json], dict[int, dict[str, bool]]]:
+    """The states that a batch needs, by (rule, instance), and the subjects of live instances by operator: whether a runner has one."""
     states: dict[StateKey, Json] = {}
-    live: dict[int, list[str]] = {}
+    live: dict[int, dict[str, bool]] = {}
     if needs.states or needs.whole_rules:
         keys = sorted(needs.states)
         for rule_id, subject, body in connection.execute(query("load_states"), {
@@ -88,8 +88,9 @@ def load(connection: Connection, needs: Needs) -> tuple[dict[StateKey, Json], di
         }):  # fmt: skip
             states[rule_id, subject] = body
     if needs.operators:
-        for operator_id, subject in connection.execute(query("live_subjects"), {"operators": sorted(needs.operators)}):
-            live.setdefault(operator_id, []).append(subject)
+        operators = {"operators": sorted(needs.operators)}
+        for operator_id, subject, granted in connection.execute(query("live_subjects"), operators):
+            live.setdefault(operator_id, {})[subject] = granted
     return states, live
 
 

@@ -3,7 +3,7 @@
 CREATE OR REPLACE VIEW pgsig.operators WITH (security_invoker = true) AS
 SELECT w.namespace, w.name AS workflow, o.name AS operator, coalesce(i.subject, '') AS subject, o.kind,
        coalesce(i.desired, 'stopped') AS desired, coalesce(i.observed, 'never_run') AS observed,
-       coalesce(i.generation, 0) AS generation, i.run_id, w.version, i.changed_at, o.id AS operator_id
+       coalesce(i.generation, 0) AS generation, i.run_id, w.version, i.changed_at, o.id AS operator_id, o.paused
   FROM pgsig_private.operator o
   JOIN pgsig_private.workflow w ON w.id = o.workflow_id
   LEFT JOIN pgsig_private.instance i ON i.operator_id = o.id
@@ -11,6 +11,7 @@ SELECT w.namespace, w.name AS workflow, o.name AS operator, coalesce(i.subject, 
 COMMENT ON VIEW pgsig.operators IS 'One row for each operator and each subject that it ever ran for: what is wanted, and what is.';
 COMMENT ON COLUMN pgsig.operators.desired IS 'running or stopped: what the last action asked for';
 COMMENT ON COLUMN pgsig.operators.observed IS 'state of the run that matters now, or never_run';
+COMMENT ON COLUMN pgsig.operators.paused IS 'hold, collapse or drop while its rules are paused';
 COMMENT ON COLUMN pgsig.operators.generation IS 'number of runs recorded so far for this operator and subject';
 
 CREATE OR REPLACE VIEW pgsig.actions WITH (security_invoker = true) AS

@@ -2,7 +2,7 @@
 
 -- name: cli_operators
 -- Operators with each subject that they ever ran for.
-SELECT o.namespace, o.workflow, o.operator, o.subject, o.kind, o.desired, o.observed, o.generation, o.run_id, o.version, o.changed_at
+SELECT o.namespace, o.workflow, o.operator, o.subject, o.kind, o.desired, o.observed, o.generation, o.run_id, o.version, o.changed_at, o.paused
   FROM pgsig.operators o
  WHERE (%(workflow)s::text IS NULL OR o.workflow = %(workflow)s) AND (%(namespace)s::text IS NULL OR o.namespace = %(namespace)s)
  ORDER BY o.namespace, o.workflow, o.operator, o.subject LIMIT %(limit)s

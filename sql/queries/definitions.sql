@@ -16,7 +16,8 @@ SELECT w.id, w.version, v.digest, w.removed_at IS NOT NULL AS removed
 -- Every operator that a workflow ever had, with the rules in force.
 SELECT o.id, o.name, o.kind, o.spec, o.removed_at IS NOT NULL AS removed,
        coalesce((SELECT jsonb_agg(jsonb_build_object('id', r.id, 'name', r.name, 'action', r.action, 'ordinal', r.ordinal,
-                                                     'condition', r.condition, 'by', r.by, 'digest', r.digest) ORDER BY r.ordinal)
+                                                     'condition', r.condition, 'by', r.by, 'digest', r.digest, 'options', r.options)
+                                  ORDER BY r.ordinal)
                    FROM pgsig_private.rule r WHERE r.operator_id = o.id AND r.removed_in IS NULL), '[]') AS rules
   FROM pgsig_private.operator o
  WHERE o.workflow_id = %(workflow)s
@@ -46,11 +47,12 @@ WITH saved AS (
 SELECT name, id FROM saved
 
 -- name: save_rules
--- New rules: [{operator_id, name, action, ordinal, condition, by, digest}]. They see what commits from now on.
-INSERT INTO pgsig_private.rule (operator_id, name, action, ordinal, condition, by, digest, since, added_in)
-SELECT n.operator_id, n.name, n.action, n.ordinal, n.condition, n.by, n.digest, pg_current_snapshot(), %(version)s
+-- New rules: [{operator_id, name, action, ordinal, condition, by, digest, options}]. They see what commits from now on.
+INSERT INTO pgsig_private.rule (operator_id, name, action, ordinal, condition, by, digest, options, since, added_in)
+SELECT n.operator_id, n.name, n.action, n.ordinal, n.condition, n.by, n.digest, n.options, pg_current_snapshot(), %(version)s
   FROM jsonb_to_recordset(%(rules)s::jsonb)
-       AS n(operator_id bigint, name text, action text, ordinal smallint, condition jsonb, by text, digest text)
+       AS n(operator_id bigint, name text, action text, ordinal smallint, condition jsonb, by text, digest text,
+         options jsonb)
 
 -- name: keep_rules
 -- Rules that say what they said: only their place may be another.
@@ -129,6 +131,19 @@ SELECT lane, revision FROM pgsig_private.lane
 -- name: try_path
 -- Whether Postgres can read a SQL/JSON path.
 SELECT %(path)s::jsonpath::text
+
+-- name: try_function
+-- What a SQL function is to Postgres: none of this name, none with these arguments, one with another answer, or good.
+SELECT CASE WHEN found.named = 0 THEN 'unknown' WHEN found.taking = 0 THEN 'arguments' WHEN found.good = 0 THEN 'answer' ELSE 'good' END
+  FROM (SELECT count(*) AS named,
+               count(*) FILTER (WHERE takes) AS taking,
+               count(*) FILTER (WHERE takes AND answers) AS good
+          FROM (SELECT p.prokind = 'f' AND oidvectortypes(p.proargtypes) = 'jsonb, jsonb' AS takes,
+                       (SELECT string_agg(a.name || ' ' || a.type::regtype::text, ', ' ORDER BY a.number)
+                          FROM unnest(p.proargnames, p.proallargtypes, p.proargmodes) WITH ORDINALITY AS a(name, type, mode, number)
+                         WHERE a.mode IN ('o', 'b', 't')) ~ '^state jsonb, met boolean(,|$)' AS answers
+                  FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+                 WHERE n.nspname = split_part(%(name)s, '.', 1) AND p.proname = split_part(%(name)s, '.', 2)) f) found
 
 -- name: try_predicate
 -- Whether a SQL/JSON path answers true or false: over an object without members anything else is an error.

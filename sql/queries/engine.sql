@@ -34,9 +34,10 @@ SELECT o.rule_id, s.id, s.namespace, s.key, s.subject, s.value::text, s.source, 
 SELECT state, met, problem FROM pgsig_private.ask_function(%(name)s, %(signal)s::jsonb, %(state)s::jsonb)
 
 -- name: live_subjects
--- The instances of operators that have a run which has not ended.
-SELECT DISTINCT r.operator_id, r.subject FROM pgsig_private.run r
+-- The instances of operators that have a run which has not ended, and whether a runner holds one: a STOP ends the others at once.
+SELECT r.operator_id, r.subject, bool_or(r.state IN ('starting', 'running')) FROM pgsig_private.run r
  WHERE r.operator_id = ANY (%(operators)s::bigint[]) AND r.state IN ('queued', 'starting', 'running', 'retrying')
+ GROUP BY r.operator_id, r.subject
 
 -- name: lock_instances
 -- Lock what is about to be acted on and tell what is alive of it.
@@ -60,34 +61,3 @@ SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'depth_limit
 -- name: maintain
 -- Partitions ahead, old cursor rows; answers with the partitions that may be dropped.
 SELECT * FROM pgsig_private.maintain()
-
--- name: why_rules
--- The rules of an operator with what they remember for a subject, and for none.
-SELECT r.id, r.name, r.action, r.condition, r.by, w.name || '.' || o.name AS path, s.subject, s.body
-  FROM pgsig_private.rule r
-  JOIN pgsig_private.operator o ON o.id = r.operator_id
-  JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-  LEFT JOIN pgsig_private.rule_state s ON s.rule_id = r.id AND s.subject IN (%(subject)s, '')
- WHERE w.namespace = %(namespace)s AND w.name || '.' || o.name = %(operator)s AND o.removed_at IS NULL AND r.removed_in IS NULL
- ORDER BY r.ordinal
-
--- name: why_last_actions
--- The newest action of each rule of an operator and subject, and the newest by hand (rule 0).
-SELECT l.* FROM pgsig_private.operator o
-  JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-  JOIN pgsig_private.rule r ON r.operator_id = o.id AND r.removed_in IS NULL
-  JOIN LATERAL (
-    SELECT a.rule_id, a.id, a.action, a.result, a.recorded_at, a.evidence, a.run_id FROM pgsig_private.action a
-     WHERE a.rule_id = r.id AND a.subject = %(subject)s ORDER BY a.cause_id DESC, a.nth DESC LIMIT 1) l ON true
- WHERE w.namespace = %(namespace)s AND w.name || '.' || o.name = %(operator)s
-UNION ALL
-SELECT l.* FROM pgsig_private.operator o
-  JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-  JOIN LATERAL (
-    SELECT a.rule_id, a.id, a.action, a.result, a.recorded_at, a.evidence, a.run_id FROM pgsig_private.action a
-     WHERE a.operator_id = o.id AND a.subject = %(subject)s AND a.rule_id = 0 ORDER BY a.id DESC LIMIT 1) l ON true
- WHERE w.namespace = %(namespace)s AND w.name || '.' || o.name = %(operator)s
-
--- name: why_instance
-SELECT i.desired, i.observed, i.generation, i.run_id FROM pgsig.operators i
- WHERE i.namespace = %(namespace)s AND i.workflow || '.' || i.operator = %(operator)s AND i.subject = %(subject)s

@@ -131,7 +131,7 @@ SELECT w.namespace, w.name AS workflow, w.version, v.applied_at, v.applied_by, v
 
 -- name: operators
 -- One row for each operator with up to 100 of its instances taken together, its newest run that ended, and what is queued.
-SELECT o.id AS operator_id, w.namespace, w.name AS workflow, o.name AS operator, o.kind, w.version, o.spec,
+SELECT o.id AS operator_id, w.namespace, w.name AS workflow, o.name AS operator, o.kind, w.version, o.spec, o.paused,
        coalesce(i.instances, '[]') AS instances, ended.id AS last_run, ended.state AS last_state, ended.ended_at AS last_ended_at,
        ended.exit_code AS last_exit_code, ended.reason AS last_reason,
        (SELECT count(*) FROM (SELECT FROM pgsig_private.run q WHERE q.operator_id = o.id
@@ -275,4 +275,18 @@ SELECT e.id FROM pgsig.emit_many(
 SELECT s.id FROM pgsig.signals s WHERE s.id = ANY (%(ids)s::bigint[]) AND s.xid = pg_current_xact_id()
 
 -- name: act
-SELECT pgsig.act(%(operator)s, %(action)s, %(subject)s, %(params)s::jsonb, %(reason)s, %(namespace)s) AS id
+SELECT pgsig.act(%(operator)s, %(action)s, %(subject)s, %(params)s::jsonb, %(reason)s, %(namespace)s, %(source)s) AS id
+
+-- name: pause
+SELECT pgsig.pause(%(target)s, %(mode)s, %(reason)s, %(namespace)s, %(source)s) AS id
+
+-- name: resume
+SELECT pgsig.resume(%(target)s, %(reason)s, %(namespace)s, %(source)s) AS id
+
+-- name: held_counts
+-- How many signals wait for the resume of each of some operators; stops counting at 1000.
+SELECT o.id AS operator_id, n.held
+  FROM unnest(%(operators)s::bigint[]) o(id),
+       LATERAL (SELECT count(*) AS held FROM (
+           SELECT DISTINCT x.signal_id FROM pgsig_private.rule r JOIN pgsig_private.outcome x ON x.rule_id = r.id AND x.outcome = 'held'
+            WHERE r.operator_id = o.id AND r.removed_in IS NULL LIMIT 1000) x) n

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from pgsig.web import PROCESSES
 from tests.support import needs, wait_for
 from tests.webapp import define, emit, start, write_log
 
@@ -220,3 +221,30 @@ def test_open_streams_do_not_hold_up_the_end(database: str) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0
         assert b"Traceback" not in stream.read()
+
+
+def test_the_web_process_is_among_the_living_while_it_is(database: str, connection: Connection) -> None:
+    def alive() -> int:
+        row = connection.execute(
+            "SELECT count(*) FROM pgsig_private.process WHERE role = 'web' AND ended_at IS NULL AND lease_until > clock_timestamp()"
+        ).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    with web_process(database) as (_, process):
+        wait_for(lambda: alive() == PROCESSES, about="each process to announce itself")
+        wait_for(
+            lambda: (
+                connection.execute(
+                    "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgsig web presence'"
+                ).fetchone()
+                == (0,)
+            ),
+            about="the connection to be closed",
+        )
+        process.terminate()
+        process.wait(15)
+    assert alive() == 0
+    assert connection.execute("SELECT count(*) FROM pgsig_private.process WHERE role = 'web'").fetchone() == (
+        PROCESSES,
+    )

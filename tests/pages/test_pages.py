@@ -11,7 +11,9 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 
+from pgsig.engine import Engine
 from pgsig.paths import room
+from pgsig.store.database import connect
 from tests.webapp import define, emit, serving, start, write_log
 
 Connection = psycopg.Connection[Any]
@@ -199,3 +201,40 @@ def test_with_a_token_one_signs_in(database: str) -> None:
         assert "s3cret" not in page.text + right.headers["Set-Cookie"]
         assert client.post("/logout", data={"csrf": csrf(client)}).status_code == 303
         assert client.get("/").status_code == 303
+
+
+def test_why_stands_on_the_operators_page(client: FlaskClient, connection: Connection) -> None:
+    define(connection)
+    emit(connection, "model.trained", {"auc": "<b>0.4</b>"})
+    page = check(client, "/operators/recommender/evaluate")
+    assert "predicate type error" in page
+    assert "<b>0.4" not in page
+    assert "What would make it happen" in page
+    assert "SELECT pgsig.emit(&#39;model.trained&#39;, &#39;{&#34;auc&#34;: 0.6}&#39;);" in page
+
+
+def test_a_signal_that_nobody_waits_for_says_so(client: FlaskClient, connection: Connection) -> None:
+    define(connection)
+    page = check(client, f"/signals/{emit(connection, 'model.traind')}")
+    assert "No rule is interested in this key" in page
+    assert "model.trained" in page
+    assert "does not satisfy" in check(client, f"/signals/{emit(connection, 'model.trained', {'auc': 0.1})}")
+
+
+def test_pausing_from_the_pages(client: FlaskClient, connection: Connection, database: str) -> None:
+    define(connection)
+    form = {"csrf": csrf(client, "/operators/recommender/train")}
+    answer = client.post("/operators/recommender/train/pause", data={**form, "mode": "hold", "reason": "night"})
+    assert answer.status_code == 303
+    connection.execute("UPDATE pgsig_private.lane SET revision = revision + 1")
+    emit(connection, "data.ready")
+    with connect(database, name="engine") as other:
+        while Engine(other).step().taken:
+            pass
+    said = connection.execute("SELECT source, value->>'reason' FROM pgsig.signals WHERE kind = 'manual'").fetchone()
+    assert said == ("web", "night")
+    for path in ("/", "/operators", "/operators/recommender/train"):
+        assert "paused (hold), 1 held" in check(client, path), path
+    assert client.post("/operators/recommender/train/pause", data={**form, "mode": "sleep"}).status_code == 422
+    assert client.post("/workflows/recommender/resume", data=form).headers["Location"] == "/?workflow=recommender"
+    assert client.post("/workflows/nobody/resume", data=form).status_code == 404

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from pgsig.decide.decide import Past, decide
+from pgsig.decide.match import match
 from pgsig.decide.state import RuleState
 from pgsig.model import Action, Instance, Kind, LiveRun, State
 from tests.pure.workbench import Bench, operator
@@ -197,3 +199,16 @@ def test_reload_names_its_evidence() -> None:
     bench.emit("b")
     assert bench.effects.reloads == [{"run_id": 1, "action_id": 1, "evidence": (1, 2)}]
     assert [row["action"] for row in bench.effects.actions] == [Action.RELOAD]
+
+
+def test_rule_11_a_broken_rule_puts_aside_for_itself_alone() -> None:
+    bench = Bench(operator(("START", {"all": [A, B]}), number=1, name="x"), operator(("START", A), number=2, name="y"))
+    bench.states[100, ""] = {"version": 1, "pending": {"0": "nonsense"}}
+    signal = bench.signal("a")
+    matches = match(bench.catalog, [signal])
+    with pytest.raises(TypeError):
+        decide(bench.catalog, matches, Past(bench.states), {})
+    decision = decide(bench.catalog, matches, Past(bench.states), {}, {signal.id: "TypeError"})
+    assert [order.operator.name for order in decision.orders] == ["y"]
+    assert [(fate.rule_id, str(fate.outcome)) for fate in decision.fates] == [(100, "quarantined"), (200, "consumed")]
+    assert decision.states == {}

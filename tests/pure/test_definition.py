@@ -184,7 +184,7 @@ def test_a_mistake_is_refused_with_code_and_remedy(text: str, code: str, said: s
     ],
 )
 def test_states_of_operators_that_exist_or_belong_to_others_may_be_waited_for(key: str) -> None:
-    read(operator(f"batch: {{command: [x]}}\n    start: {{signal: '{key}'}}"))
+    read(operator(f"batch: {{command: [x]}}\n    start: {{signal: '{key}', max: 3/1h}}"))
 
 
 def test_a_value_that_looks_like_a_condition_is_a_value() -> None:

@@ -40,7 +40,7 @@ class Bench:
         self.catalog: Catalog = build(operators, depth_limit=depth_limit)
         self.states: dict[tuple[int, str], Json] = {}
         self.instances: dict[tuple[int, str], Instance] = {}
-        self.live: dict[int, list[str]] = {}
+        self.live: dict[int, dict[str, bool] | list[str]] = {}
         self.held: list[Match] = []
         self.ids = count(1)
         self.run_ids = count(1)

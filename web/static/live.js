@@ -128,7 +128,7 @@
   pause.addEventListener("click", () => {
     paused = !paused;
     pause.setAttribute("aria-pressed", String(paused));
-    pause.textContent = paused ? "Resume" : "Pause";
+    pause.textContent = paused ? "Go on" : "Hold updates";
     if (paused) { disconnect(); say("paused", "paused"); } else connect();
   });
   document.addEventListener("visibilitychange", () => { if (document.hidden) { disconnect(); } else connect(); });

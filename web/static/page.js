@@ -34,7 +34,7 @@
     area.value = text; document.body.append(area); area.select();
     try { return document.execCommand("copy"); } finally { area.remove(); }
   };
-  document.querySelectorAll("[data-copy]").forEach((button) => { button.hidden = false; });
+  root.dataset.script = "on";  // shows the buttons that need one, also in parts that are fetched later
   document.addEventListener("click", async (event) => {
     const button = event.target.closest?.("[data-copy]");
     if (!button) return;

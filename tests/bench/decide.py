@@ -1,0 +1,74 @@
+"""DECIDE: what one signal costs in the pure core, without a database: deciding by the size of a condition, matching by the number of
+rules."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from pgsig.decide.catalog import build
+from pgsig.decide.decide import Past, decide, needs
+from pgsig.decide.match import match
+from pgsig.model import Action, Kind, Operator, Rule, Signal
+from tests.bench.report import Report
+
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def measure(report: Report, *, rounds: int, signals: int, most_rules: int) -> None:
+    for terms in (1, 10):
+        report.figure(
+            f"decide: a condition of {terms} terms", [_decide(terms, signals) for _ in range(rounds)], "µs/signal"
+        )
+    for kind in ("exact", "wildcard"):
+        costs = {number: _match(kind, number, signals, rounds) for number in (10, most_rules)}
+        few = report.figure(f"match: {kind}, 10 rules", costs[10], "µs/signal")
+        many = report.figure(f"match: {kind}, {most_rules:,} rules", costs[most_rules], "µs/signal")
+        report.ratio(f"match, {kind}: {most_rules:,} rules / 10 rules", many / few, "≤ 1.2")
+
+
+def _operator(number: int, condition: Any) -> Operator:
+    rule = Rule(number, number, "start.0", Action.START, 0, condition)
+    return Operator(number, "default", "w", f"o{number}", Kind.STREAMING, 1, {}, (rule,))
+
+
+def _signals(keys: list[str], many: int) -> list[Signal]:
+    return [
+        Signal(i, "default", keys[i % len(keys)], f"s{i // len(keys) % 50}", "1", "me", AT, i)
+        for i in range(1, many + 1)
+    ]
+
+
+def _decide(terms: int, many: int) -> float:
+    keys = [f"key.k{i}" for i in range(terms)]
+    leaves: list[Any] = [{"signal": key} for key in keys]
+    catalog = build([_operator(1, leaves[0] if terms == 1 else {"all": leaves})])
+    every = _signals(keys, many)
+    batches = [every[i : i + 500] for i in range(0, many, 500)]
+    states: dict[Any, Any] = {}
+    begin = time.perf_counter()
+    for batch in batches:
+        found = match(catalog, batch)
+        wanted = needs(found, {})
+        decision = decide(catalog, found, Past({key: states[key] for key in wanted.states if key in states}), {})
+        for key, body in decision.states.items():
+            states[key] = body
+            if body is None:
+                del states[key]
+    return (time.perf_counter() - begin) / many * 1e6
+
+
+def _match(kind: str, rules: int, many: int, rounds: int) -> list[float]:
+    # Signals meet the same one rule of ten, whatever number of others there is.
+    pattern = "team{}.*.done" if kind == "wildcard" else "team{}.job.done"
+    catalog = build([_operator(i + 1, {"signal": pattern.format(i)}) for i in range(rules)])
+    batch = _signals([f"team{i}.job.done" for i in range(10)], many)
+    match(catalog, batch[:500])
+    costs = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        found = match(catalog, batch)
+        costs.append((time.perf_counter() - begin) / many * 1e6)
+        assert len(found) == many
+    return costs

@@ -1,0 +1,81 @@
+"""EMIT: signals a second, one row a commit, beside plain INSERT into a copy of the log that has no triggers."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+
+from psycopg.conninfo import conninfo_to_dict
+
+from tests.bench.report import Report
+from tests.bench.server import Server, connect, program
+from tests.support_core import operator, workers
+
+COPY = """
+CREATE SCHEMA plain;
+CREATE TABLE plain.signals (LIKE pgsig.signals INCLUDING ALL) PARTITION BY RANGE (emitted_at);
+DO $$ DECLARE part record; BEGIN
+    FOR part IN SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) AS bound FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+                 WHERE i.inhparent = 'pgsig.signals'::regclass
+    LOOP EXECUTE format('CREATE TABLE plain.%I PARTITION OF plain.signals %s', part.relname, part.bound); END LOOP;
+END $$;
+"""
+
+SCRIPTS = {
+    "plain INSERT": "INSERT INTO plain.signals (key, value, subject) VALUES ('model.trained', '{\"auc\": 0.9}', 'm1');",
+    "INSERT": "INSERT INTO pgsig.signals (key, value, subject) VALUES ('model.trained', '{\"auc\": 0.9}', 'm1');",
+    "emit": "SELECT pgsig.emit('model.trained', '{\"auc\": 0.9}', 'm1');",
+}
+
+
+def measure(
+    server: Server, report: Report, *, rounds: int, seconds: float, clients: tuple[int, ...] = (1, 16, 64)
+) -> None:
+    with server.database() as address, ExitStack() as stack:
+        with connect(address) as connection:
+            connection.execute(COPY.encode())
+            operator(connection, "evaluate", ("STOP", {"signal": "model.trained"}))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        for name, text in SCRIPTS.items():
+            (folder / name.replace(" ", "_")).write_text(text, encoding="utf-8")
+        rates: dict[tuple[str, str, int], list[float]] = {}
+        for worker in ("", ", worker draining"):
+            if worker:
+                stack.enter_context(workers(address))
+            for _ in range(max(1, rounds - 1) if worker else rounds):
+                for number in clients:
+                    for name in SCRIPTS:
+                        rate = run(address, folder / name.replace(" ", "_"), number, seconds)
+                        rates.setdefault((name, worker, number), []).append(rate)
+    for (name, worker, number), found in rates.items():
+        report.figure(f"{name}, {number} clients{worker}", found, "tps")
+        if name != "plain INSERT":
+            plain = rates["plain INSERT", worker, number]
+            goal = "≥ 0.80" if not worker else ""
+            report.ratio(
+                f"{name} / plain INSERT, {number} clients{worker}",
+                median([a / b for a, b in zip(found, plain, strict=True)]),
+                goal,
+            )
+
+
+def run(address: str, script: Path, clients: int, seconds: float) -> float:
+    """Transactions a second, by pgbench."""
+    where = conninfo_to_dict(address)
+    done = subprocess.run(
+        [program("pgbench"), "-n", "-M", "prepared", "-c", str(clients), "-j", "2", "-T", f"{max(1, round(seconds))}", "-f", str(script)],
+        env={
+            **os.environ, "PGHOST": str(where.get("host", "")), "PGPORT": str(where.get("port", "")), "PGUSER": str(where.get("user", "")),
+            "PGPASSWORD": str(where.get("password", "")), "PGDATABASE": str(where.get("dbname", "")),
+        },
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    rate = re.search(r"tps = ([\d.]+)", done.stdout)
+    if rate is None:
+        raise SystemExit(f"pgbench failed: {done.stdout[-300:]} {done.stderr[-500:]}")
+    return float(rate[1])

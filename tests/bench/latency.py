@@ -1,0 +1,100 @@
+"""IDLE LATENCY: from the commit of a signal until its action is recorded, beside the least that two hops through Postgres can take.
+
+Raw: A commits INSERT + NOTIFY; B, listening, wakes, does one transaction (select, insert, update) and NOTIFY; C, listening, wakes.
+pgsig: A commits a signal; a worker with one operator whose rule it meets wakes and records action and run; C, listening for runs, wakes.
+A and C are this process, B one of its own; both measure from before A's statement until C has the notification.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import count
+from statistics import median
+
+from tests.bench.report import Report, percentile
+from tests.bench.server import Connection, Server, connect
+from tests.support_core import operator, workers
+
+RAW = """
+CREATE SCHEMA raw;
+CREATE TABLE raw.signal (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, body jsonb);
+CREATE TABLE raw.action (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, cause bigint);
+CREATE TABLE raw.cursor (last bigint);
+INSERT INTO raw.cursor VALUES (0);
+"""
+
+B = """
+import sys, psycopg
+with psycopg.connect(sys.argv[1], autocommit=True) as connection:
+    connection.execute("LISTEN raw_signals")
+    print("ready", flush=True)
+    while True:
+        for _ in connection.notifies(stop_after=1):
+            pass
+        with connection.pipeline(), connection.transaction():
+            rows = connection.execute("SELECT id FROM raw.signal WHERE id > (SELECT last FROM raw.cursor) ORDER BY id").fetchall()
+            if rows:
+                connection.execute("INSERT INTO raw.action (cause) SELECT unnest(%s::bigint[])", [[row[0] for row in rows]])
+                connection.execute("UPDATE raw.cursor SET last = %s", [rows[-1][0]])
+                connection.execute("NOTIFY raw_actions")
+"""
+
+
+def measure(server: Server, report: Report, *, rounds: int, events: int) -> None:
+    with server.database() as address, connect(address) as a, connect(address) as c:
+        a.execute(RAW.encode())
+        operator(a, "evaluate", ("START", {"signal": "model.trained"}))
+        hop = subprocess.Popen([sys.executable, "-c", B, address], stdout=subprocess.PIPE, text=True)
+        try:
+            assert hop.stdout is not None
+            assert hop.stdout.readline() == "ready\n"
+            for channel in ("raw_actions", "pgsig_runs"):
+                c.execute(f"LISTEN {channel}".encode())
+            with workers(address):
+                raw, ours = _interleave(a, c, rounds, events)
+        finally:
+            hop.kill()
+            hop.wait()
+    for name, part in (("p50", 0.5), ("p99", 0.99)):
+        least = report.figure(f"idle latency, two raw hops, {name}", [percentile(r, part) * 1e3 for r in raw], "ms")
+        took = report.figure(f"idle latency, commit to action, {name}", [percentile(r, part) * 1e3 for r in ours], "ms")
+        report.ratio(f"idle latency {name}: pgsig / two raw hops", took / least, "≤ 1.5" if part == 0.5 else "≤ 3")
+
+
+def _interleave(a: Connection, c: Connection, rounds: int, events: int) -> tuple[list[list[float]], list[list[float]]]:
+    subjects = count()
+
+    def raw() -> None:
+        a.execute(
+            "WITH said AS (INSERT INTO raw.signal (body) VALUES ('{\"auc\": 0.9}')) SELECT pg_notify('raw_signals', '')"
+        )
+
+    def ours() -> None:
+        a.execute(
+            f"SELECT pgsig.emit('model.trained', '{{\"auc\": 0.9}}', 's{next(subjects)}')".encode(), prepare=False
+        )
+
+    for warm_up in (raw, ours):
+        _round(a, c, warm_up, 20)
+    found: tuple[list[list[float]], list[list[float]]] = ([], [])
+    for _ in range(rounds):
+        for call, into in zip((raw, ours), found, strict=True):
+            into.append(_round(a, c, call, events))
+    return found
+
+
+def _round(a: Connection, c: Connection, call: Callable[[], None], events: int) -> list[float]:
+    times = []
+    for _ in range(events):
+        time.sleep(random.uniform(0.045, 0.065))  # noqa: TID251 - idle means that nothing is going on
+        begin = time.perf_counter()
+        call()
+        if next(iter(c.notifies(timeout=5, stop_after=1)), None) is None:
+            raise SystemExit("nothing was recorded within 5 s")
+        times.append(time.perf_counter() - begin)
+    assert median(times) > 0
+    return times

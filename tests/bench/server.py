@@ -1,0 +1,77 @@
+"""The server that is measured: one of the benchmark's own with fsync on, or the one that `PGSIG_BENCH_DSN` names."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from pgsig.embedded import EmbeddedPostgres, find_binaries
+from pgsig.store.migrate import migrate
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "checkpoint_timeout": "30min"}
+
+
+class Server:
+    """Gives out migrated databases, one for each benchmark."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._numbers = count(1)
+
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        name = f"pgsig_bench_{os.getpid()}_{next(self._numbers)}"
+        with psycopg.connect(self.address, autocommit=True) as admin:
+            admin.execute(f"CREATE DATABASE {name}".encode())
+            address = make_conninfo(self.address, dbname=name)
+            try:
+                migrate(address)
+                yield address
+            finally:
+                admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+    def version(self) -> str:
+        with psycopg.connect(self.address) as connection:
+            row = connection.execute(
+                "SELECT current_setting('server_version') || ', fsync ' || current_setting('fsync')"
+            ).fetchone()
+        assert row is not None
+        return str(row[0])
+
+
+@contextmanager
+def server() -> Iterator[Server]:
+    given = os.environ.get("PGSIG_BENCH_DSN")
+    if given:
+        yield Server(given)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="pgsig-bench-"))
+    folder.chmod(0o711)
+    try:
+        with EmbeddedPostgres(folder / "postgres", fsync=True, settings=SETTINGS) as postgres:
+            yield Server(postgres.dsn())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def program(name: str) -> str:
+    """A program that belongs to Postgres, from where the embedded server's come from, or from the machine."""
+    beside = find_binaries().directory / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise SystemExit(f"{name} is missing: it is part of Postgres' own client programs")
+    return found
+
+
+def connect(address: str) -> Connection:
+    return psycopg.connect(address, autocommit=True)

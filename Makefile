@@ -40,8 +40,8 @@ format: $(READY) ## Format the code and repair what the linter can
 bench: $(READY) ## Measure throughput and latency
 	$(BIN)/python -m tests.bench $(ARGS)
 
-soak: $(READY) ## Run under load and faults for a long time
-	$(BIN)/python -m tests.bench.soak $(ARGS)
+soak: $(READY) ## Interleave, crash and kill at random for a long time; EXAMPLES=2000 for more
+	PGSIG_MODEL_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest tests/flow/test_model.py tests/flow/test_worker_faults.py tests/faults $(ARGS)
 
 schema: $(READY) ## Regenerate sql/schema.sql from the migrations
 	$(BIN)/python -m pgsig.store.schema --write

@@ -173,6 +173,7 @@ class Worker:
             if not processes.renew(session.connection, session.process_id, lease=self.ttl, detail=detail):
                 session.process_id = self.join(session.connection)
             housekeeping.reap(session.connection, quiet=self.settings.lease_seconds)
+            session.engine.fire_timers()  # also when there is never a moment to rest
         if now - self._maintained >= MAINTAIN_EVERY:
             self._maintained = now
             housekeeping.maintain(session.connection)

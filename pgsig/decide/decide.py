@@ -166,10 +166,41 @@ class _Decider:
     def run(self, matches: Sequence[Match]) -> Decision:
         # The matches of one signal and one operator compete with each other.
         for _, competing in groupby(matches, key=_signal_and_operator):
-            self.contest(list(competing))
+            several = list(competing)
+            if len(several) > 1 or not self.alone(several[0]):
+                self.contest(several)
         for key in self.dirty:
             self.decision.states[key] = self.states[key].to_json()
         return self.decision
+
+    def alone(self, found: Match) -> bool:
+        """The commonest case, on a short way: one simple START rule by subject, and nobody to compete with. False: it is not that."""
+        rule, signal = found.rule, found.signal
+        if (
+            rule is None or not rule.simple or rule.rule.by != "subject" or rule.rule.action is not Action.START or rule.rule.shadow
+            or rule.operator.id in self.paused or signal.id in self.suspects or signal.depth >= self.catalog.depth_limit or not found.hits
+        ):  # fmt: skip
+            return False
+        hits = self.hits(found, rule)
+        if hits is None:
+            return True
+        (firing,), (end,) = self.fire_simple(rule, signal)
+        fate = Fate(signal.id, rule.rule.id, signal.subject, end[1], len(self.decision.orders))
+        self.decision.fates.append(fate)
+        order = Order(
+            rule.operator,
+            rule.rule.id,
+            signal.subject,
+            Action.START,
+            signal.id,
+            0,
+            firing.depth,
+            firing.evidence,
+            firing.explanation,
+        )
+        self.decision.orders.append(order)
+        self.follow(order)
+        return True
 
     def contest(self, matches: Sequence[Match]) -> None:
         signal = matches[0].signal

@@ -32,6 +32,7 @@ from pgsig.store import in_job
 from pgsig.store.database import Database
 
 LARGEST_NOTE = 256 * 1024  # bytes of a progress, result or checkpoint, like a signal's value
+LAST_ANSWERS = 5.0  # seconds for requests under way when the runner ends
 TOLD_WITHIN = 30.0  # seconds for what goes through the runner's line to the database
 
 
@@ -45,6 +46,8 @@ class Door:
         self.closing = False
         self._sessions: dict[str, Session] = {}
         self._bell = threading.Condition()
+        self._inside = 0  # requests that are being answered
+        self._left = threading.Condition()
         self._database = Database(settings.database_url, name="runner door", size=4)
         self._server = Server(self.answer)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -68,9 +71,22 @@ class Door:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+        with self._left:  # a connection that is given back after the pool was closed would stay open
+            self._left.wait_for(lambda: self._inside == 0, LAST_ANSWERS)
         self._database.close()
 
     def answer(self, method: str, target: str, authorization: str, body: Any) -> Any:
+        """Answer one request, and be counted while at it. See `_answer`."""
+        with self._left:
+            self._inside += 1
+        try:
+            return self._answer(method, target, authorization, body)
+        finally:
+            with self._left:
+                self._inside -= 1
+                self._left.notify_all()
+
+    def _answer(self, method: str, target: str, authorization: str, body: Any) -> Any:
         """Answer one request: a JSON value, or Raw. Raises PgsigError for what is refused."""
         session = self.session(authorization)
         parts = urlsplit(target)

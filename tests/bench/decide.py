@@ -10,6 +10,7 @@ from typing import Any
 from pgsig.decide.catalog import build
 from pgsig.decide.decide import Past, decide, needs
 from pgsig.decide.match import match
+from pgsig.engine import settle_memory
 from pgsig.model import Action, Kind, Operator, Rule, Signal
 from tests.bench.report import Report
 
@@ -64,6 +65,7 @@ def _match(kind: str, rules: int, many: int, rounds: int) -> list[float]:
     pattern = "team{}.*.done" if kind == "wildcard" else "team{}.job.done"
     catalog = build([_operator(i + 1, {"signal": pattern.format(i)}) for i in range(rules)])
     batch = _signals([f"team{i}.job.done" for i in range(10)], many)
+    settle_memory()  # as the engine does
     match(catalog, batch[:500])
     costs = []
     for _ in range(rounds):

@@ -11,14 +11,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from pgsig.condition import Leaf
 from pgsig.decide.catalog import Catalog, build
-from pgsig.decide.decide import Decision, Fate, Past, StateKey, Verdict, custom_key, decide, instance_of, needs
-from pgsig.decide.match import Answers, Match, is_asked, is_resume, match, questions
+from pgsig.decide.custom import ask_functions
+from pgsig.decide.decide import Decision, Fate, Past, decide, needs
+from pgsig.decide.match import Match, is_resume, match, questions
 from pgsig.decide.plan import Effects, carry_out
 from pgsig.failpoints import reached
-from pgsig.model import Json, Outcome
+from pgsig.model import Outcome
 from pgsig.store import definitions, signals
 from pgsig.store.database import Connection
 
@@ -72,7 +73,8 @@ class Engine:
         answers = signals.ask(self.connection, questions([*held, *sound]))
         states, live = signals.load(self.connection, needs([*held, *sound], answers))
         if any(found.rule is not None and found.rule.custom for found in (*held, *sound)):
-            answers |= self.ask_functions([*held, *sound], states, answers)
+            ask = partial(signals.ask_function, self.connection)
+            answers |= ask_functions([*held, *sound], states, answers, ask)
         decision = decide(catalog, sound, Past(states, live, held), answers, suspects)
         decision.fates += put_aside(matches, poison)
         reached("decided")
@@ -88,32 +90,6 @@ class Engine:
                 found for found in match(catalog, [signal]) if found.rule is not None and found.rule.rule.id == rule_id
             ]
         return again
-
-    def ask_functions(
-        self, matches: Sequence[Match], states: Mapping[StateKey, Json], answers: Answers
-    ) -> dict[tuple[int, str], object]:
-        """Ask the conditions that are SQL functions, one signal after the other: each is given what it remembered of the one before.
-
-        A signal without subject is put to the instance without subject alone.
-        """
-        verdicts: dict[tuple[int, str], object] = {}
-        memory: dict[tuple[StateKey, int], Json] = {}
-        for found in matches:
-            if (rule := found.rule) is None or not rule.custom:
-                continue
-            subject = instance_of(rule, found.signal, answers)
-            key = (rule.rule.id, subject)
-            for leaf in found.hits:
-                if not isinstance(leaf, Leaf) or leaf.met_by is None or not is_asked(leaf, found.signal, answers):
-                    continue
-                before = (states.get(key) or {}).get("custom", {}).get(str(leaf.index))
-                verdict = signals.ask_function(
-                    self.connection, leaf.met_by, found.signal, memory.get((key, leaf.index), before)
-                )
-                verdicts[found.signal.id, custom_key(rule, leaf, subject)] = verdict
-                if isinstance(verdict, Verdict):
-                    memory[key, leaf.index] = verdict.state
-        return verdicts
 
     def record(self, decision: Decision) -> None:
         effects = Effects()

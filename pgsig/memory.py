@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from pgsig.condition import Leaf, jsonpath
+from pgsig.condition import jsonpath
 from pgsig.condition.duration import limit
 from pgsig.decide.catalog import Catalog, build
-from pgsig.decide.decide import Decision, Past, StateKey, Verdict, custom_key, decide, instance_of, needs
+from pgsig.decide.custom import StateKey, Verdict, ask_functions
+from pgsig.decide.decide import Decision, Past, decide, needs
 from pgsig.decide.match import Answers, Match, is_resume, match, questions
 from pgsig.decide.plan import Effects, Order, carry_out
 from pgsig.definition import Definition, OperatorDefinition
@@ -124,7 +125,7 @@ class Memory:
         answers: Answers = self._ask(asked) if (asked := questions(every)) else {}
         past = self._past(every, answers, held)
         if any(found.rule is not None and found.rule.custom for found in every):
-            answers = {**answers, **self._verdicts(every, past, answers)}
+            answers = {**answers, **ask_functions(every, past.states, answers, self._ask_function)}
         decision = decide(self.catalog, matches, past, answers)
         self._remember(decision, matches)
         result = Consequence(decision)
@@ -141,24 +142,6 @@ class Memory:
             for number in wanted.operators
         }
         return Past({key: self.states[key] for key in keys if key in self.states}, live, held)
-
-    def _verdicts(self, matches: Sequence[Match], past: Past, answers: Answers) -> dict[tuple[int, str], object]:
-        """As `Engine.ask_functions`: one signal after the other, each given what the one before left."""
-        verdicts: dict[tuple[int, str], object] = {}
-        memory: dict[tuple[StateKey, int], Json] = {}
-        for found in matches:
-            if (rule := found.rule) is None or not rule.custom:
-                continue
-            subject = instance_of(rule, found.signal, answers)
-            key = (rule.rule.id, subject)
-            for leaf in found.hits:
-                if isinstance(leaf, Leaf) and leaf.met_by is not None:
-                    before = (past.states.get(key) or {}).get("custom", {}).get(str(leaf.index))
-                    verdict = self._ask_function(leaf.met_by, found.signal, memory.get((key, leaf.index), before))
-                    verdicts[found.signal.id, custom_key(rule, leaf, subject)] = verdict
-                    if isinstance(verdict, Verdict):
-                        memory[key, leaf.index] = verdict.state
-        return verdicts
 
     def _remember(self, decision: Decision, matches: Sequence[Match]) -> None:
         for key, body in decision.states.items():

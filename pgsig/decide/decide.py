@@ -6,7 +6,6 @@ where several rules of one operator fire by the same signal, STOP wins, else the
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +15,7 @@ from operator import itemgetter
 from pgsig.condition import Leaf, Tick
 from pgsig.decide.advance import Firing, Hit, advance
 from pgsig.decide.catalog import Catalog, CompiledRule
+from pgsig.decide.custom import StateKey, Verdict, custom_key, instance_of
 from pgsig.decide.explain import explain
 from pgsig.decide.find import View
 from pgsig.decide.match import Answers, Match, found_at, satisfied
@@ -24,9 +24,7 @@ from pgsig.decide.plan import Order
 from pgsig.decide.state import RuleState
 from pgsig.model import Action, Json, Operator, Outcome, Result, Signal
 
-LONGEST_SUBJECT = 200  # bytes
 ORDERS = (Action.START, Action.STOP, Action.RESTART, Action.RELOAD)
-StateKey = tuple[int, str]  # rule id, instance
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,19 +74,6 @@ class Past:
     held: Sequence[Match] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What a `met_by` function said."""
-
-    met: bool
-    state: Json
-
-
-def custom_key(rule: CompiledRule, leaf: Leaf, subject: str) -> str:
-    """Under which name the verdict on a signal is among the answers."""
-    return f"met_by {rule.rule.id} {leaf.index} {subject}"
-
-
 def needs(matches: Iterable[Match], answers: Answers) -> Needs:
     """Which states to load before `decide`."""
     states: set[StateKey] = set()
@@ -108,22 +93,6 @@ def needs(matches: Iterable[Match], answers: Answers) -> Needs:
             states.add((rule.rule.id, subject))
             states.add((rule.rule.id, ""))
     return Needs(frozenset(states), frozenset(whole), frozenset(operators))
-
-
-def instance_of(rule: CompiledRule, signal: Signal, answers: Answers) -> str:
-    """The instance of a rule that a signal belongs to; "" where it names none."""
-    if rule.rule.by == "subject":
-        return signal.subject
-    if rule.rule.by == "none":
-        return ""
-    return _subject(str(answers.get((signal.id, rule.rule.by)) or ""))
-
-
-def _subject(text: str) -> str:
-    """What is found at a path, as a subject: runs of the instance emit signals about it, and a subject has at most 200 bytes."""
-    if len(text.encode()) <= LONGEST_SUBJECT:
-        return text
-    return f"{text[:40]}~{hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def decide(

@@ -21,11 +21,11 @@ from pgsig.runner.fence import Fence
 from pgsig.runner.lease import Lease
 from pgsig.runner.lines import OUTAGE, RUNS, SIGNALS, Lines
 from pgsig.runner.output import Copier
-from pgsig.runner.reaping import bury_neighbours, reap
+from pgsig.runner.reaping import bury_neighbours
 from pgsig.runner.session import Say, SayReady, SayReload, SayState, Session
 from pgsig.runner.waiting import Waker, readable
 from pgsig.settings import Settings
-from pgsig.store import jobs
+from pgsig.store import housekeeping, jobs
 from pgsig.store.database import Connection
 
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class Link:
             self._look = True
         if self.process is not None and self._is_due("reap", REAP_EVERY):
             bury_neighbours(work, self.process)
-            self._look |= reap(work, quiet=self.settings.lease_seconds, rng=self._rng)
+            self._look |= housekeeping.reap(work, quiet=self.settings.lease_seconds) > 0
         if self._look and not self._finish.is_set():
             self._look = False
             self._obey(work)

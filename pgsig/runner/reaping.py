@@ -1,14 +1,12 @@
-"""Runners that died: who they are, what becomes of their runs."""
+"""Runners that died on this machine: nobody has to wait for a lease where it can be seen how it is."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import random
 import socket
 from pathlib import Path
 
-from pgsig.decide.retry import How, Outcome, after
 from pgsig.runner import tree
 from pgsig.runner.place import kill_orphans
 from pgsig.store import jobs
@@ -23,27 +21,6 @@ def bury_neighbours(work: Connection, process: int) -> None:
         dead = found is None or found.zombie or found.started != other.detail.get("started")
         if dead and kill_orphans(str(other.detail.get("mark"))):
             jobs.leave(work, other.id)
-
-
-def reap(work: Connection, *, quiet: float, rng: random.Random) -> bool:
-    """Decide what becomes of the runs of runners whose lease ran out, or that ended. True if there were any.
-
-    quiet: seconds after the server's start in which no lease is judged.
-    """
-    found = jobs.reap(work, quiet=quiet)
-    for one in found:
-        outcome = Outcome(How.ASKED if one.desired == "stop" else How.LOST, detail="its runner was lost")
-        fate = after(one.kind, one.spec, outcome=outcome, attempt=one.attempt, ran_for=0, failures_in_a_row=0, rng=rng)
-        jobs.report(
-            work,
-            one.run_id,
-            one.epoch,
-            fate.state,
-            delay=fate.delay,
-            reason=fate.reason,
-            charged=fate.charged,
-        )
-    return bool(found)
 
 
 def machine() -> str:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from pgsig.decide.catalog import compile_rule
-from pgsig.decide.decide import Decision, Verdict, custom_key, instance_of, needs
+from pgsig.decide.custom import Verdict, custom_key, instance_of
+from pgsig.decide.decide import Decision, needs
 from pgsig.decide.match import Match, equal, is_resume, match, questions
 from pgsig.model import Action, Kind, Outcome, Result, Rule, Signal
 from tests.pure.workbench import Bench, operator

@@ -113,8 +113,8 @@
   function connect() {
     if (source || paused || document.hidden) return;
     source = new EventSource(run ? `/live?run=${run}` : "/live");
-    source.addEventListener("open", () => { say("on", "live"); clearInterval(slow); slow = null; });
-    source.addEventListener("change", (event) => changed(JSON.parse(event.data)));
+    // Live is said with the first change, which says how things are: what is committed before that cannot be told from what was there.
+    source.addEventListener("change", (event) => { changed(JSON.parse(event.data)); say("on", "live"); clearInterval(slow); slow = null; });
     source.addEventListener("error", () => {
       say("lost", "reconnecting");
       // No place for a stream, or none for now: look every few seconds instead, and try again.

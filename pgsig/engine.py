@@ -17,7 +17,7 @@ from pgsig.decide.catalog import Catalog, build
 from pgsig.decide.custom import ask_functions
 from pgsig.decide.decide import Decision, Fate, Past, decide, needs
 from pgsig.decide.match import Match, is_resume, match, questions
-from pgsig.decide.plan import Effects, carry_out
+from pgsig.decide.plan import Effects, carry_out, runs_wanted
 from pgsig.failpoints import reached
 from pgsig.model import Outcome
 from pgsig.store import definitions, signals
@@ -96,8 +96,9 @@ class Engine:
         action_ids: list[int] = []
         if decision.orders:
             keys = [(order.operator.id, order.subject) for order in decision.orders]
-            instances, pairs = signals.lock(self.connection, keys, len(decision.orders))
-            action_ids = [pair[0] for pair in pairs]
+            wanted = sum(runs_wanted(order) for order in decision.orders)
+            instances, pairs = signals.lock(self.connection, keys, wanted)
+            action_ids = [pair[0] for pair in pairs[: len(keys)]]
             run_ids = iter([pair[1] for pair in pairs])
             for order, action_id, key in zip(decision.orders, action_ids, keys, strict=True):
                 carry_out(order, instances[key], effects, action_id, run_ids)

@@ -176,9 +176,11 @@ class Replay:
         def run_ids(order: Order) -> Iterator[int]:
             known = next((item for item in done.values() if item.run_id is not None and _same_place(item, order)), None)
             number = known.run_id if known is not None and known.run_id is not None else next(self._own_runs)
-            if number < 0:
-                own_runs.add(number)
-            yield number
+            while True:
+                if number < 0:
+                    own_runs.add(number)
+                yield number
+                number = next(self._own_runs)  # of further replicas
 
         result = self.memory.take(meant, self._actions, run_ids)
         if result is None:

@@ -22,6 +22,9 @@ class Settings:
     lease_seconds: how long a runner may be silent before its runs are lost. Defaults to 10.
     capacity: runs that a runner executes at the same time. Defaults to 16.
     pools: pools that a runner serves, comma-separated. Defaults to "default".
+    labels: what a runner has that operators may ask for, comma-separated. Defaults to none.
+    engine: what a runner executes runs with, the name of an entry point in `pgsig.runners`. Defaults to "process".
+    drain_seconds: how long a runner that is told to end lets batch runs go on, before they are handed over. Defaults to 0.
     host, port: where the web process listens. Default to 127.0.0.1 and 7420.
     api_token: bearer token for the HTTP API; `PGSIG_API_TOKEN_FILE` names a file with it. Needed unless `host` is loopback.
     secret_key: signs the pages' cookies; `PGSIG_SECRET_KEY_FILE` likewise. Defaults to a fresh random one for each start.
@@ -37,6 +40,9 @@ class Settings:
     lease_seconds: float = 10.0
     capacity: int = 16
     pools: tuple[str, ...] = ("default",)
+    labels: tuple[str, ...] = ()
+    engine: str = "process"
+    drain_seconds: float = 0.0
     host: str = "127.0.0.1"
     port: int = 7420
     api_token: str = field(default="", repr=False)
@@ -79,7 +85,7 @@ class Settings:
         settings = cls(**values)
         for name, low, high in (
             ("poll_seconds", 0.01, 60), ("batch", 1, 10_000), ("lease_seconds", 1, 3600), ("capacity", 1, 10_000),
-            ("port", 0, 65535), ("log_kib", 1, 1_000_000),
+            ("drain_seconds", 0, 86_400), ("port", 0, 65535), ("log_kib", 1, 1_000_000),
         ):  # fmt: skip
             value = getattr(settings, name)
             if not low <= value <= high:

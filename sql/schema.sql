@@ -236,6 +236,15 @@ TABLE pgsig_private.outcome (
 CREATE INDEX outcome_action ON pgsig_private.outcome USING btree (action_id) WHERE (action_id IS NOT NULL)
 CREATE INDEX outcome_held ON pgsig_private.outcome USING btree (rule_id, signal_id) WHERE (outcome = 'held'::text)
 
+TABLE pgsig_private.pool (
+    name       text NOT NULL
+    most       integer NOT NULL
+    changed_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+    CONSTRAINT pool_pkey PRIMARY KEY (name)
+    CONSTRAINT pool_most_check CHECK ((most >= 0))
+    CONSTRAINT pool_name_check CHECK ((name ~ '^[a-z][a-z0-9_-]{0,62}$'::text))
+)
+
 TABLE pgsig_private.process (
     id          bigint NOT NULL GENERATED ALWAYS AS IDENTITY
     role        text NOT NULL
@@ -249,6 +258,7 @@ TABLE pgsig_private.process (
     started_at  timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     lease_until timestamp with time zone NOT NULL
     ended_at    timestamp with time zone
+    labels      text[] NOT NULL DEFAULT '{}'::text[]
     CONSTRAINT process_pkey PRIMARY KEY (id)
     CONSTRAINT process_role_check CHECK ((role = ANY (ARRAY['worker'::text, 'runner'::text, 'clock'::text, 'web'::text])))
 ) WITH (fillfactor=50)
@@ -326,16 +336,29 @@ TABLE pgsig_private.run (
     result       jsonb
     progress     jsonb
     checkpoint   jsonb
+    failures     smallint NOT NULL DEFAULT 0
+    labels       text[] NOT NULL DEFAULT '{}'::text[]
+    limit_key    text
+    limit_most   integer
+    blocked      boolean NOT NULL DEFAULT false
+    handle       text
+    cpu_seconds  double precision
+    memory_peak  bigint
     CONSTRAINT run_pkey PRIMARY KEY (id)
+    CONSTRAINT blocked_by_its_key CHECK (((NOT blocked) OR ((limit_key IS NOT NULL) AND (claimable_at IS NULL))))
     CONSTRAINT ended_if_final CHECK (((ended_at IS NOT NULL) = (state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'stopped'::text, 'lost'::text]))))
     CONSTRAINT granted_to_a_runner CHECK (((state <> ALL (ARRAY['starting'::text, 'running'::text])) OR ((runner_id IS NOT NULL) AND (slot IS NOT NULL))))
+    CONSTRAINT limit_is_whole CHECK ((((limit_key IS NULL) = (limit_most IS NULL)) AND (limit_most > 0)))
     CONSTRAINT run_desired_check CHECK ((desired = ANY (ARRAY['run'::text, 'stop'::text])))
     CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['queued'::text, 'starting'::text, 'running'::text, 'retrying'::text, 'succeeded'::text, 'failed'::text, 'stopped'::text, 'lost'::text])))
 ) WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=500)
 CREATE INDEX run_action ON pgsig_private.run USING btree (action_id)
 CREATE INDEX run_alive ON pgsig_private.run USING btree (operator_id, subject, id) WHERE (state = ANY (ARRAY['queued'::text, 'starting'::text, 'running'::text, 'retrying'::text]))
+CREATE INDEX run_blocked ON pgsig_private.run USING btree (limit_key, priority DESC, id) WHERE blocked
 CREATE INDEX run_claim ON pgsig_private.run USING btree (pool, priority DESC, claimable_at, id) WHERE ((state = ANY (ARRAY['queued'::text, 'retrying'::text])) AND (claimable_at IS NOT NULL))
+CREATE INDEX run_limit ON pgsig_private.run USING btree (limit_key) WHERE ((limit_key IS NOT NULL) AND (state = ANY (ARRAY['starting'::text, 'running'::text])))
 CREATE INDEX run_operator ON pgsig_private.run USING btree (operator_id, id)
+CREATE INDEX run_pool ON pgsig_private.run USING btree (pool) WHERE (state = ANY (ARRAY['starting'::text, 'running'::text]))
 CREATE INDEX run_runner ON pgsig_private.run USING btree (runner_id) WHERE (state = ANY (ARRAY['starting'::text, 'running'::text]))
 CREATE UNIQUE INDEX run_slot ON pgsig_private.run USING btree (operator_id, subject, slot) WHERE (state = ANY (ARRAY['starting'::text, 'running'::text, 'retrying'::text]))
 CREATE TRIGGER check_first BEFORE INSERT ON pgsig_private.run FOR EACH ROW EXECUTE FUNCTION pgsig_private.check_move()
@@ -407,6 +430,8 @@ FUNCTION pgsig.act(text,text,text,jsonb,text,text,text) RETURNS bigint
 FUNCTION pgsig.emit(text,jsonb,text,text,text,text,bigint) RETURNS bigint
 -- Emit a JSON array of {key, value, subject, namespace, source, event_id}. All or none; every problem is named. Returns the positions in order.
 FUNCTION pgsig.emit_many(jsonb,text) RETURNS SETOF bigint
+-- Limit how many runs of a pool are alive at once; NULL for no limit. What is alive goes on.
+FUNCTION pgsig.limit_pool(text,integer) RETURNS void
 -- Pause the rules of workflow.operator, or of a whole workflow, from this signal on. hold: evaluate what came meanwhile at the resume; collapse: only the newest of it; drop: nothing.
 FUNCTION pgsig.pause(text,text,text,text,text) RETURNS bigint
 -- End a pause: what was held is evaluated in its order, before anything that comes after this signal.
@@ -416,7 +441,7 @@ FUNCTION pgsig.why(text,text,text) RETURNS text
 FUNCTION pgsig_private.ask_function(text,jsonb,jsonb) RETURNS record
 FUNCTION pgsig_private.before_signal() RETURNS trigger
 FUNCTION pgsig_private.check_move() RETURNS trigger
-FUNCTION pgsig_private.claim(bigint,text[],integer) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb)
+FUNCTION pgsig_private.claim(bigint,text[],integer,text[]) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text)
 FUNCTION pgsig_private.emit_lines(jsonb,text) RETURNS jsonb
 FUNCTION pgsig_private.emit_states(bigint[],text) RETURNS void
 FUNCTION pgsig_private.example(text) RETURNS jsonb
@@ -427,7 +452,7 @@ FUNCTION pgsig_private.first_position(text,text,text) RETURNS bigint
 FUNCTION pgsig_private.forget_rules(bigint[]) RETURNS void
 FUNCTION pgsig_private.found(jsonb,jsonb,bigint) RETURNS bigint[]
 FUNCTION pgsig_private.is_evaluated(pgsig.signals) RETURNS boolean
-FUNCTION pgsig_private.join_processes(text,text,text,integer,text,text[],integer,interval) RETURNS bigint
+FUNCTION pgsig_private.join_processes(text,text,text,integer,text,text[],integer,interval,text[]) RETURNS bigint
 FUNCTION pgsig_private.key_fits(text,text) RETURNS boolean
 FUNCTION pgsig_private.last_seen(jsonb,pgsig_private.rule,text,text,jsonb) RETURNS jsonb
 FUNCTION pgsig_private.leaf_text(jsonb) RETURNS text
@@ -441,14 +466,16 @@ FUNCTION pgsig_private.numbered(jsonb,text,integer) RETURNS record
 FUNCTION pgsig_private.numbers_below(jsonb) RETURNS SETOF text
 FUNCTION pgsig_private.order_by_hand(text,text,boolean,text,jsonb,text,text[]) RETURNS bigint
 FUNCTION pgsig_private.orders(bigint) RETURNS TABLE(run_id bigint, epoch bigint, stop boolean, reload_id bigint, cause jsonb)
+FUNCTION pgsig_private.params_from(jsonb,bigint[]) RETURNS jsonb
 FUNCTION pgsig_private.passed(text) RETURNS boolean
 FUNCTION pgsig_private.ready(bigint,bigint) RETURNS text
-FUNCTION pgsig_private.reap(interval) RETURNS TABLE(run_id bigint, epoch bigint, attempt integer, kind text, spec jsonb, desired text)
+FUNCTION pgsig_private.reap(interval) RETURNS TABLE(run_id bigint, epoch bigint, attempt integer, kind text, spec jsonb, desired text, failures smallint, handle text)
 FUNCTION pgsig_private.record(jsonb) RETURNS void
 FUNCTION pgsig_private.refuse(text[]) RETURNS void
 FUNCTION pgsig_private.render(jsonb,text) RETURNS text
 FUNCTION pgsig_private.renew(bigint,interval,jsonb) RETURNS boolean
-FUNCTION pgsig_private.report(bigint,bigint,text,interval,integer,text,jsonb,boolean) RETURNS text
+FUNCTION pgsig_private.report(bigint,bigint,text,interval,integer,text,boolean,integer,text,double precision,bigint) RETURNS text
+FUNCTION pgsig_private.report_many(jsonb) RETURNS TABLE(place integer, answer text)
 FUNCTION pgsig_private.report_reload(bigint,bigint,text,text) RETURNS text
 FUNCTION pgsig_private.ring() RETURNS trigger
 FUNCTION pgsig_private.run_words(pgsig_private.run) RETURNS text
@@ -459,6 +486,7 @@ FUNCTION pgsig_private.signal_problems(text,jsonb,text,text,text,text,text) RETU
 FUNCTION pgsig_private.signals_as_json(bigint[]) RETURNS jsonb
 FUNCTION pgsig_private.take(integer) RETURNS TABLE(lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text, emitted_at timestamp with time zone, xid text, depth smallint, run_id bigint, event_id text)
 FUNCTION pgsig_private.targets(text,text,boolean) RETURNS TABLE(operator_id bigint, path text)
+FUNCTION pgsig_private.unblock(text) RETURNS void
 FUNCTION pgsig_private.verdict(pgsig_private.rule,text,text,jsonb,jsonb,jsonb,jsonb,pgsig_private.action) RETURNS jsonb
 FUNCTION pgsig_private.why(text,text,text) RETURNS jsonb
 FUNCTION pgsig_private.why_not(pgsig.signals,jsonb,pgsig_private.rule) RETURNS text

@@ -66,13 +66,33 @@ def worker(name: str, database_url: str | None) -> None:
 @click.option(
     "--capacity", type=click.IntRange(1, 10_000), help="Runs at the same time. Default: PGSIG_CAPACITY, else 16."
 )
+@click.option("--labels", help="What it has that operators may ask for, comma-separated. Default: PGSIG_LABELS.")
+@click.option("--engine", help="What executes the runs. Default: PGSIG_ENGINE, else process.")
+@click.option(
+    "--drain",
+    type=click.FloatRange(0, 86_400),
+    help="Seconds for batch runs to end by themselves when it is told to end.",
+)
 @database_option
-def runner(name: str, pools: str | None, capacity: int | None, database_url: str | None) -> None:
+def runner(
+    name: str,
+    pools: str | None,
+    labels: str | None,
+    capacity: int | None,
+    engine: str | None,
+    drain: float | None,
+    database_url: str | None,
+) -> None:
     """Run a runner until SIGTERM or Ctrl-C; its jobs are asked to end first."""
     from pgsig.runner.loop import Runner
 
-    listed = tuple(part.strip() for part in pools.split(",") if part.strip()) if pools else None
-    _serve(Runner(settings_of(database_url, pools=listed, capacity=capacity), name=name))
+    def listed(text: str | None) -> tuple[str, ...] | None:
+        return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
+
+    settings = settings_of(
+        database_url, pools=listed(pools), labels=listed(labels), capacity=capacity, engine=engine, drain_seconds=drain
+    )
+    _serve(Runner(settings, name=name))
 
 
 @click.command()

@@ -1,20 +1,23 @@
 """PLAN: what an order means for an operator, given what is alive of it. The words of the result are those of `pgsig.model.Result`.
 
-START    streaming: once is enough. batch: as `on_busy` says.
+START    streaming: as many as its replicas, no more. batch: as `on_busy` says.
 STOP     whatever lives or waits.
-RESTART  stop what lives, then start; with handover start_first, start beside it and stop it once the new one is ready.
+RESTART  stop what lives, then start; with handover start_first, start beside it and stop it once the new one is ready,
+         one replica after the other.
 RELOAD   hand the signals to the run that lives; nothing where nothing lives.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from pgsig.model import Action, Instance, Json, Kind, LiveRun, Operator, Result, State
 
+PLACEHOLDER = re.compile(r"\{(subject|params\.[A-Za-z_]\w*)\}")
 _PARALLEL = re.compile(r"parallel\((\d+)\)")
 
 
@@ -72,9 +75,28 @@ class Effects:
 
 
 def slots(operator: Operator) -> int:
-    """How many runs of one instance may be alive at once."""
+    """How many runs of one instance may be alive at once, but for a handover, which takes one more."""
+    if operator.kind is Kind.STREAMING:
+        return int(operator.spec.get("replicas", 1))
     found = _PARALLEL.fullmatch(str(operator.spec.get("on_busy", "queue")))
     return int(found[1]) if found else 1
+
+
+def limit_key(namespace: str, template: str, subject: str, params: Json) -> str:
+    """The key of a concurrency limit for one run. In the template {subject} and {params.NAME} stand for the run's own; what it does
+    not have is left empty. Keys of different namespaces are different."""
+
+    def own(found: re.Match[str]) -> str:
+        name = found[1]
+        value = subject if name == "subject" else params.get(name.removeprefix("params."), "")
+        return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+    return f"{namespace}/{PLACEHOLDER.sub(own, template)}"
+
+
+def runs_wanted(order: Order) -> int:
+    """How many runs an order begins at the most: so many ids it needs."""
+    return slots(order.operator) if order.operator.kind is Kind.STREAMING else 1
 
 
 def carry_out(order: Order, instance: Instance, effects: Effects, action_id: int, run_ids: Iterator[int]) -> Result:
@@ -125,15 +147,18 @@ class _Step:
         self.changed = False
 
     def start(self) -> Result:
-        instance = self.instance
         if self.order.operator.kind is Kind.STREAMING:
-            alive = instance.staying() or instance.queued()
-            if alive:
-                self.run_id = alive[0].id
-                return Result.ALREADY_RUNNING
-            self.new_run()
-            return Result.QUEUED if instance.live() else Result.RECORDED
+            return self.start_streaming()
         return self.start_batch()
+
+    def start_streaming(self) -> Result:
+        alive = [*self.instance.staying(), *self.instance.queued()]
+        missing = slots(self.order.operator) - len(alive)
+        if missing <= 0:
+            self.run_id = alive[0].id
+            return Result.ALREADY_RUNNING
+        begun = [self.new_run() for _ in range(missing)]
+        return Result.RECORDED if any(begun) else Result.QUEUED
 
     def start_batch(self) -> Result:
         instance, on_busy = self.instance, str(self.spec.get("on_busy", "queue"))
@@ -160,14 +185,14 @@ class _Step:
         return Result.RECORDED if self.end_all() else Result.ALREADY_STOPPED
 
     def restart(self) -> Result:
-        old = [run for run in self.instance.staying() if run.state is State.RUNNING]
-        if self.spec.get("handover") == "start_first" and old:
-            # The run that serves goes on until the new one is ready; whatever else waits or begins makes way.
-            self.end_all(but=old[-1].id)
-            self.new_run(handover_of=old[-1].id)
-        else:
-            self.end_all()
-            self.new_run()
+        replicas = slots(self.order.operator) if self.order.operator.kind is Kind.STREAMING else 1
+        old = [run.id for run in self.instance.staying() if run.state is State.RUNNING][-replicas:]
+        if self.spec.get("handover") != "start_first":
+            old = []
+        # A run that serves goes on until its successor is ready; whatever else waits or begins makes way.
+        self.end_all(but=old)
+        for predecessor in [*old, *[None] * (replicas - len(old))]:
+            self.new_run(handover_of=predecessor)
         return Result.RECORDED
 
     def reload(self) -> Result:
@@ -181,9 +206,9 @@ class _Step:
         self.run_id = alive[0].id
         return Result.RECORDED
 
-    def end_all(self, but: int | None = None) -> bool:
+    def end_all(self, but: Sequence[int] = ()) -> bool:
         """Stop everything of the instance that does not already stop. True if there was anything."""
-        ended = [run for run in self.instance.runs if not run.stopping and run.id != but]
+        ended = [run for run in self.instance.runs if not run.stopping and run.id not in but]
         self.effects.stops += [run.id for run in ended]
         gone = {run.id for run in ended}
         # What waits ends with the record itself; what lives is stopping until its runner says otherwise.
@@ -197,16 +222,19 @@ class _Step:
         self.changed = self.changed or bool(ended)
         return bool(ended)
 
-    def new_run(self, handover_of: int | None = None) -> None:
+    def new_run(self, handover_of: int | None = None) -> bool:
+        """Add a run to the line. Whether it may begin at once."""
         instance, spec = self.instance, self.spec
-        room = slots(self.order.operator) if handover_of is None else 2
+        room = slots(self.order.operator) + (handover_of is not None)
+        params = {**spec.get("params", {}), **(self.order.params or {})}
         claimable = len(instance.live()) + len(instance.queued()) < room
         instance.generation += 1
         instance.desired = "running"
-        self.run_id, self.changed = next(self.run_ids), True
-        instance.runs.append(LiveRun(self.run_id, State.QUEUED, False, instance.generation))
+        number = next(self.run_ids)
+        self.run_id, self.changed = self.run_id or number, True  # of several, the first is the action's
+        instance.runs.append(LiveRun(number, State.QUEUED, False, instance.generation))
         row = {
-            "id": self.run_id,
+            "id": number,
             "operator_id": instance.operator_id,
             "subject": instance.subject,
             "generation": instance.generation,
@@ -217,8 +245,14 @@ class _Step:
             "priority": spec.get("priority", 0),
             "slots": room,
             "handover_of": handover_of,
-            "params": {**spec.get("params", {}), **(self.order.params or {})},
+            "params": params,
             "evidence": self.order.evidence,
             "claimable": claimable,
         }
+        if spec.get("labels"):
+            row["labels"] = spec["labels"]
+        if limit := spec.get("concurrency"):
+            row["limit_key"] = limit_key(self.order.operator.namespace, limit["key"], instance.subject, params)
+            row["limit_most"] = limit["max"]
         self.effects.runs.append(row)
+        return claimable

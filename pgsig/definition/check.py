@@ -14,7 +14,7 @@ from pgsig.condition import Node
 from pgsig.condition.parse import STATES
 from pgsig.definition.reading import DEEPEST, MOST_NODES, escape
 from pgsig.definition.spec import Wrong
-from pgsig.model import Json
+from pgsig.model import Json, Kind
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,13 @@ def paths(operators: dict[str, Any]) -> Iterator[PathUse]:
             yield PathUse(leaf["distinct"], f"{place}/distinct", predicate=False)
         if isinstance(leaf.get("sum"), dict) and isinstance(leaf["sum"].get("of"), str):
             yield PathUse(leaf["sum"]["of"], f"{place}/sum/of", predicate=False)
+    for name, body in operators.items():
+        for kind in Kind:
+            spec = body.get(kind) if isinstance(body, dict) else None
+            given = spec.get("params_from") if isinstance(spec, dict) else None
+            for param, path in (given if isinstance(given, dict) else {}).items():
+                where = f"/operators/{escape(name)}/{kind}/params_from/{escape(param)}"
+                yield PathUse(str(path), where, predicate=False)
 
 
 def functions(operators: dict[str, Any]) -> Iterator[FunctionUse]:

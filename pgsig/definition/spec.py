@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pgsig.condition import duration
+from pgsig.decide.plan import PLACEHOLDER
 from pgsig.definition.reading import escape
 from pgsig.errors import Problem
 from pgsig.model import Json, Kind
@@ -222,6 +223,41 @@ def _params(value: Json, where: str, wrong: Wrong) -> Json:
     return value
 
 
+def _labels(value: Json, where: str, wrong: Wrong) -> Json:
+    if not isinstance(value, list) or len(value) > 20:
+        wrong(where, "labels is a list of at most 20 names", "for instance [gpu]")
+        return value
+    for i, name in enumerate(value):
+        _name(name, f"{where}/{i}", wrong)
+    return sorted(set(map(str, value)))
+
+
+def _concurrency(value: Json, where: str, wrong: Wrong) -> Json:
+    """{key, max}: of all runs with this key, whoever they belong to, so many are alive at once."""
+    fix = 'for instance {key: "tenant {subject}", max: 2}'
+    if not isinstance(value, dict) or set(value) != {"key", "max"}:
+        wrong(where, "concurrency is an object of key and max", fix)
+        return value
+    key = value["key"]
+    if not isinstance(key, str) or not 1 <= len(key) <= 200:
+        wrong(f"{where}/key", "a key is a text of 1 to 200 characters", fix)
+    elif re.search(r"[{}]", PLACEHOLDER.sub("", key)):
+        wrong(f"{where}/key", f"{_shown(key)} has a brace that stands for nothing", "{subject} or {params.NAME}")
+    _number(1, 100_000)(value["max"], f"{where}/max", wrong)
+    return value
+
+
+def _params_from(value: Json, where: str, wrong: Wrong) -> Json:
+    if not isinstance(value, dict) or len(value) > 100:
+        wrong(where, "params_from is an object of names and SQL/JSON paths", "for instance {model: $.id}")
+        return value
+    for name, path in value.items():
+        place = f"{where}/{escape(name)}"
+        if not isinstance(path, str) or not path.startswith(("$", "strict $", "lax $")):
+            wrong(place, f"{_shown(path)} is not a path into the value of a signal", "for instance $.id")
+    return value
+
+
 def _shown(value: Json) -> str:
     text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
@@ -238,6 +274,9 @@ COMMON: dict[str, tuple[Check, Any]] = {
     "pool": (_name, "default"),
     "priority": (_number(-100, 100), 0),
     "params": (_params, {}),
+    "params_from": (_params_from, {}),
+    "labels": (_labels, []),
+    "concurrency": (_concurrency, _NOTHING),
     "reload_by": (_choice("api", "HUP", "USR1", "USR2"), "api"),
     "reload_timeout": (_duration, _NOTHING),
     "autostart": (_flag, False),
@@ -254,6 +293,7 @@ FIELDS: dict[Kind, dict[str, tuple[Check, Any]]] = {
     Kind.STREAMING: {
         **COMMON,
         "restart": (_choice("always", "on_failure", "never"), "always"),
+        "replicas": (_number(1, 100), 1),
         "handover": (_choice("stop_first", "start_first"), "stop_first"),
         "ready": (_choice("start", "api"), "start"),
         "on_lease_loss": (_choice("stop", "keep"), "stop"),

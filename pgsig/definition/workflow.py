@@ -30,6 +30,16 @@ R = TypeVar("R")
 When = Condition | Sequence[Condition] | None
 
 
+class Concurrency(TypedDict):
+    """A limit on how many runs are alive at once.
+
+    key: what they have in common; in it {subject} and {params.NAME} stand for the run's own. max: how many.
+    """
+
+    key: str
+    max: int
+
+
 class Common(TypedDict, total=False):
     """What every operator may say; see the fields of the same names in a definition."""
 
@@ -46,6 +56,9 @@ class Common(TypedDict, total=False):
     pool: str
     priority: int
     params: dict[str, Json]
+    params_from: dict[str, str]
+    labels: Sequence[str]
+    concurrency: Concurrency
     reload_by: Literal["api", "HUP", "USR1", "USR2"]
     reload_timeout: Length
     autostart: bool
@@ -69,6 +82,7 @@ class Streaming(Common, total=False):
     """
 
     restart_policy: Literal["always", "on_failure", "never"]
+    replicas: int
     handover: Literal["stop_first", "start_first"]
     ready: Literal["start", "api"]
     on_lease_loss: Literal["stop", "keep"]

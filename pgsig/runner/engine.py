@@ -9,8 +9,10 @@ What a job has to say (ready, progress, reload) it says to the runner itself: se
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from importlib.metadata import entry_points
+from typing import Any, Protocol, TypeVar
 
+from pgsig.errors import InvalidInput, Problem
 from pgsig.runner.place import Place
 from pgsig.store.jobs import Grant
 
@@ -26,10 +28,15 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """The end of a job. code: its exit code, or None where a signal (`signal`, its name) ended it."""
+    """The end of a job. code: its exit code, or None where a signal (`signal`, its name) ended it.
+
+    cpu_seconds, memory_peak (bytes): what it used with all that it started, None where the engine cannot tell.
+    """
 
     code: int | None
     signal: str = ""
+    cpu_seconds: float | None = None
+    memory_peak: int | None = None
 
 
 class Handle(Protocol):
@@ -70,3 +77,18 @@ class Engine(Protocol[H]):
 
     def close(self) -> None:
         """Release what the engine holds. No jobs are left."""
+
+
+GROUP = "pgsig.runners"
+
+
+def engine_named(name: str) -> Engine[Any]:
+    """The engine that a package offers under this name. Raises InvalidInput PS003 where there is none."""
+    offered = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in offered:
+        fix = f"one of {', '.join(sorted(offered))}, or install the package that offers it"
+        raise InvalidInput(
+            [Problem("PS003", f'no engine is called "{name}"', "PGSIG_ENGINE", fix)], subject="the settings"
+        )
+    made: Engine[Any] = offered[name].load()()
+    return made

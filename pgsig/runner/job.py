@@ -22,6 +22,7 @@ class Job:
     began_at: float
     why: str = ""
     timeout_at: float = float("inf")
+    drain_until: float = float("inf")  # the runner ends: until then it may end by itself
     kill_at: float = float("inf")
     forced: bool = False
 

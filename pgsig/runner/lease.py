@@ -44,6 +44,7 @@ class Lease:
             pid=os.getpid(),
             version=__version__,
             pools=settings.pools,
+            labels=settings.labels,
             capacity=settings.capacity,
             lease=settings.lease_seconds,
         )

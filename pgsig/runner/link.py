@@ -10,7 +10,8 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice, takewhile
 from time import monotonic
 
 import psycopg
@@ -29,6 +30,7 @@ from pgsig.store import housekeeping, jobs
 from pgsig.store.database import Connection
 
 log = logging.getLogger(__name__)
+MOST_TOGETHER = 100  # reports in one transaction
 FLUSH_EVERY = 0.2  # seconds between two portions of a run's output
 REAP_EVERY = 1.0
 COMPARE_EVERY = 5.0
@@ -60,6 +62,7 @@ class Link:
         self.output = Copier(settings.log_kib * 1024, OUTAGE)
         self._lease = Lease(settings, name, fence)
         self._alarms: list[float] = []
+        self._alone = 0  # reports to tell one by one, since that many together failed
         self._finish = threading.Event()
         self._give_up_at = float("inf")
         self._look = True
@@ -216,47 +219,64 @@ class Link:
             # While a job of an older grant is being ended here, the newer one is not given away.
             if one.run_id not in known:
                 log.warning("run %s was granted, but the answer was lost: given back", one.run_id)
-                jobs.report(work, *key, State.RETRYING, reason="its grant did not reach the runner", charged=False)
+                why = "its grant did not reach the runner"
+                jobs.report(work, jobs.Report(*key, State.RETRYING, reason=why, charged=False))
 
     # ── what is told ──
 
     def _say_all(self, work: Connection) -> None:
         while self._line:
-            item = self._line[0]
+            items = self._together()
             try:
-                told = self._say(work, item)
+                told = self._say(work, items)
             except OUTAGE:
                 raise
             except psycopg.Error:
                 # Repeating it would hold up everybody else's for ever.
-                log.exception("run %s: %s could not be recorded", item.session.grant.id, item)
-                told = False
+                log.exception("run %s: %s could not be recorded", items[0].session.grant.id, items[0])
+                told = [False]
             with self._lock:
-                self._line.popleft()
-            if isinstance(item, SayState):
-                self._said(item, told)
-            item.told.set_result(told)
+                for _ in told:
+                    self._line.popleft()
+            for item, answer in zip(items, told, strict=False):
+                if isinstance(item, SayState):
+                    self._said(item, answer)
+                item.told.set_result(answer)
 
-    def _say(self, work: Connection, item: Say) -> bool:
-        grant = item.session.grant
-        match item:
-            case SayReady():
-                return jobs.ready(work, *grant.key)
-            case SayReload():
-                return jobs.report_reload(work, item.id, grant.epoch, item.state, item.reason)
+    def _together(self) -> list[Say]:
+        """What can be told in one transaction: reports that follow each other, else the first alone. Those of one run keep
+        their order."""
+        with self._lock:
+            reports = list(takewhile(lambda item: isinstance(item, SayState), islice(self._line, MOST_TOGETHER)))
+            return reports if len(reports) > 1 and not self._alone else [self._line[0]]
+
+    def _say(self, work: Connection, items: Sequence[Say]) -> list[bool]:
+        match items[0]:
+            case SayReady(session=session):
+                return [jobs.ready(work, *session.grant.key)]
+            case SayReload(session=session, id=reload, state=state, reason=reason):
+                return [jobs.report_reload(work, reload, session.grant.epoch, state, reason)]
             case SayState():
-                if item.last:
-                    self.output.copy(work, item.session, last=True)
-                return jobs.report(
-                    work,
-                    *grant.key,
-                    item.state,
-                    delay=item.delay,
-                    exit_code=item.exit_code,
-                    reason=item.reason,
-                    charged=item.charged,
-                )
-        raise TypeError(type(item).__name__)
+                reports = [item for item in items if isinstance(item, SayState)]
+                for item in reports:
+                    if item.last:
+                        self.output.copy(work, item.session, last=True)
+                return self._report(work, [item.report for item in reports])
+        raise TypeError(type(items[0]).__name__)
+
+    def _report(self, work: Connection, reports: Sequence[jobs.Report]) -> list[bool]:
+        try:
+            answers = jobs.report(work, *reports)
+        except OUTAGE:
+            raise
+        except psycopg.Error:
+            if len(reports) == 1:
+                raise
+            # One of them cannot be recorded, and which one is not known: each for itself.
+            self._alone = len(reports)
+            return []
+        self._alone = max(0, self._alone - len(reports))
+        return answers
 
     def _said(self, item: SayState, told: bool) -> None:
         if item.last:
@@ -264,8 +284,8 @@ class Link:
             self.forget(item.session)
         elif not told:
             self._tell(GrantOver(*item.session.grant.key))
-        if item.state is State.RETRYING:
-            self._alarms.append(monotonic() + item.delay + 0.002)
+        if item.report.state is State.RETRYING:
+            self._alarms.append(monotonic() + item.report.delay + 0.002)
 
     # ── what is asked ──
 
@@ -284,7 +304,7 @@ class Link:
         if self.process is None or free <= 0 or not self.claiming or not self._alive():
             return
         try:
-            grants = jobs.claim(work, self.process, self.settings.pools, free)
+            grants = jobs.claim(work, self.process, self.settings.pools, free, self.settings.labels)
         except psycopg.Error as error:
             if error.sqlstate != "PS301":
                 raise

@@ -19,13 +19,12 @@ from time import monotonic
 from typing import Any
 
 from pgsig.runner.door import Door
-from pgsig.runner.engine import Engine
+from pgsig.runner.engine import Engine, engine_named
 from pgsig.runner.events import Event
 from pgsig.runner.fence import Fence
 from pgsig.runner.job import Job
 from pgsig.runner.link import Link
 from pgsig.runner.place import Spool
-from pgsig.runner.process import ProcessEngine
 from pgsig.runner.supervisor import Supervisor
 from pgsig.runner.waiting import Waker, readable
 from pgsig.settings import Settings
@@ -36,18 +35,20 @@ ENDING_PATIENCE = 5.0  # seconds beyond the lease for a database that is away wh
 class Runner:
     """See the module. `run()` returns when `stop()` was called, by any thread or signal handler, and everything has ended.
 
-    settings: pools, capacity, lease, spool. name: shown to people; host and process id by default. Two runners may share it.
+    settings: pools, labels, capacity, lease, spool, engine. name: shown to people, host and process id by default; two runners
+    may share it.
     """
 
     def __init__(self, settings: Settings, *, name: str = "", engine: Engine[Any] | None = None) -> None:
         self.settings = settings
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
-        self.engine: Engine[Any] = engine or ProcessEngine()
+        self.engine: Engine[Any] = engine or engine_named(settings.engine)
         self.link: Link | None = None
         self.supervisor: Supervisor | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._waker = Waker()
         self._stop = threading.Event()
+        self._hurry = False
         self._moved_at = monotonic()
 
     @property
@@ -56,7 +57,9 @@ class Runner:
         return self.supervisor.jobs if self.supervisor else {}
 
     def stop(self) -> None:
-        """Begin to end: no new runs, jobs asked to end and given to others. Returns at once."""
+        """Begin to end: no new runs, jobs asked to end and given to others; batch runs go on for `drain_seconds` first. Called
+        again, nothing is waited for but the jobs' own grace. Returns at once."""
+        self._hurry = self._stop.is_set()
         self._stop.set()
         self._waker.wake()
 
@@ -92,6 +95,9 @@ class Runner:
                     supervisor.look(ready)
                     if self._stop.is_set() and not supervisor.stopping:
                         link.claiming = False
+                        supervisor.stop(self.settings.drain_seconds)
+                    elif self._hurry:
+                        self._hurry = False
                         supervisor.stop()
             finally:
                 supervisor.abandon()

@@ -12,7 +12,7 @@ from time import monotonic
 from pgsig.model import FINAL, State
 from pgsig.runner.logs import Tail
 from pgsig.runner.place import Place
-from pgsig.store.jobs import Grant
+from pgsig.store.jobs import Grant, Report
 
 
 class Session:
@@ -100,18 +100,14 @@ class Say:
 
 @dataclass(slots=True)
 class SayState(Say):
-    """What became of the run; see `pgsig.store.jobs.report`."""
+    """What became of the run."""
 
-    state: State
-    delay: float = 0.0
-    exit_code: int | None = None
-    reason: str = ""
-    charged: bool = True
+    report: Report
 
     @property
     def last(self) -> bool:
         """Whether the grant ends with it."""
-        return self.state is State.RETRYING or self.state in FINAL
+        return self.report.state is State.RETRYING or self.report.state in FINAL
 
 
 @dataclass(slots=True)

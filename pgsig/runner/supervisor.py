@@ -20,7 +20,7 @@ from pgsig.runner.logs import Tail
 from pgsig.runner.place import Spool
 from pgsig.runner.session import Reload, SayReady, SayReload, SayState, Session
 from pgsig.settings import Settings
-from pgsig.store.jobs import Grant
+from pgsig.store.jobs import Grant, Report
 
 LOOK_EVERY = 0.2  # seconds between two looks at jobs that say nothing
 LOOK_AGAIN = 0.004  # while a tree is being ended
@@ -39,7 +39,6 @@ class Supervisor:
         self.stopping = False
         self._waiting: dict[int, Grant] = {}
         self._dispossessed: threading.Event | None = None
-        self._failures: dict[int, int] = {}
         self._flood = False
         self._rng = random.Random()  # noqa: S311 - jitter
 
@@ -50,7 +49,7 @@ class Supervisor:
             return longest
         if any(job.handle.wake is None for job in self.jobs.values()):
             return LOOK_AGAIN
-        dues = [min(job.kill_at, job.timeout_at) - now for job in self.jobs.values()]
+        dues = [min(job.kill_at, job.timeout_at, job.drain_until) - now for job in self.jobs.values()]
         return max(0.0, min(longest, LOOK_AT_FLOOD if self._flood else LOOK_EVERY, *dues))
 
     def files(self) -> list[int]:
@@ -65,11 +64,13 @@ class Supervisor:
         self._collect([job for job in self.jobs.values() if job.handle.wake is None or job.handle.wake in ready])
         self._watch()
 
-    def stop(self) -> None:
-        """Start nothing more, and ask all jobs to end: their runs go on elsewhere."""
+    def stop(self, drain: float = 0.0) -> None:
+        """Start nothing more, and ask all jobs to end: their runs go on elsewhere. drain: seconds that batch runs have to end by
+        themselves."""
         self.stopping = True
         for job in self.jobs.values():
-            self._ask_to_end(job, "shutdown")
+            job.drain_until = monotonic() + (drain if job.grant.kind == Kind.BATCH else 0.0)
+        self._watch()
 
     def abandon(self) -> None:
         """Kill everything, after an error that nobody thought of."""
@@ -108,7 +109,7 @@ class Supervisor:
         session = Session(grant)
         if self.stopping or not self.fence.good or self._dispossessed:
             # It would be killed at once. Nothing has begun, so nothing is charged.
-            self._conclude(session, Outcome(How.HANDED_OVER, detail="its runner could not start it in time"), 0.0)
+            self._conclude(session, Outcome(How.HANDED_OVER, detail="its runner could not start it in time"))
             return
         try:
             if grant.problem:
@@ -121,25 +122,29 @@ class Supervisor:
             session.place = self.spool.place(grant, url=self.door.url, token=session.token)
             session.tail = Tail(session.place.output, self.settings.log_kib * 1024)
             self.door.admit(session)
-            handle = self.engine.start(grant, session.place)
+            handle = self._adopted(session) or self.engine.start(grant, session.place)
         except NotStarted as error:
-            self._conclude(session, Outcome(How.NOT_STARTED, detail=error.reason, hopeless=error.hopeless), 0.0)
+            self._conclude(session, Outcome(How.NOT_STARTED, detail=error.reason, hopeless=error.hopeless))
             return
         except (OSError, ValueError) as error:
             self._conclude(
                 session,
                 Outcome(How.NOT_STARTED, detail=str(error), hopeless=isinstance(error, ValueError)),
-                0.0,
             )
             return
         now = monotonic()
         self.fence.began(handle.identity, session.place.mark, keep=grant.spec.get("on_lease_loss") == "keep")
         self.jobs[grant.id] = Job(session, handle, began_at=now, timeout_at=now + timeout)
         self.link.output.follow(session)
-        self.link.say(SayState(session, State.RUNNING))
+        self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=handle.identity)))
         # A batch run has nobody to be ready for, unless it takes over from another.
         if grant.spec.get("ready", "start") == "start" and (grant.kind == Kind.STREAMING or grant.handover_of):
             self.link.say(SayReady(session))
+
+    def _adopted(self, session: Session) -> Any:
+        """The job of this run that a dead runner left, where the engine can take it over; else None."""
+        handle, place = session.grant.handle, session.place
+        return self.engine.adopt(handle, place) if handle and place else None
 
     # ── under way ──
 
@@ -169,6 +174,9 @@ class Supervisor:
             if job.timeout_at <= now:
                 job.timeout_at = float("inf")
                 self._ask_to_end(job, "timeout")
+            if job.drain_until <= now:
+                job.drain_until = float("inf")
+                self._ask_to_end(job, "shutdown")
             if job.kill_at <= now:
                 job.forced = True
                 self.engine.kill(job.handle)
@@ -227,23 +235,24 @@ class Supervisor:
             self.door.dismiss(job.session)
             self.link.forget(job.session)
         else:
-            self._conclude(job.session, job.outcome(end), monotonic() - job.began_at)
+            self._conclude(job.session, job.outcome(end), monotonic() - job.began_at, end)
         if next_grant := self._waiting.pop(job.grant.id, None):
             self._start(next_grant)
 
-    def _conclude(self, session: Session, outcome: Outcome, ran_for: float) -> None:
-        """Say what becomes of a run."""
+    def _conclude(self, session: Session, outcome: Outcome, ran_for: float = 0.0, end: Exit | None = None) -> None:
+        """Say what becomes of a run. end: of its job, where it had one."""
         grant = session.grant
         try:
             fate = after(
                 grant.kind, grant.spec, outcome=outcome, attempt=grant.attempt, ran_for=ran_for,
-                failures_in_a_row=self._failures.get(grant.id, 0), rng=self._rng,
+                failures_in_a_row=grant.failures, rng=self._rng,
             )  # fmt: skip
         except (ValueError, TypeError) as error:
             fate = Next(State.FAILED, reason=f"its definition cannot be used: {error}")
-        self._failures.pop(grant.id, None)
-        if fate.failures:
-            self._failures[grant.id] = fate.failures
         session.end()
         self.door.dismiss(session)
-        self.link.say(SayState(session, fate.state, fate.delay, outcome.exit_code, fate.reason, fate.charged))
+        report = Report(
+            *grant.key, fate.state, fate.delay, outcome.exit_code, fate.reason, fate.charged, fate.failures,
+            cpu_seconds=end.cpu_seconds if end else None, memory_peak=end.memory_peak if end else None,
+        )  # fmt: skip
+        self.link.say(SayState(session, report))

@@ -25,10 +25,13 @@ def reap(connection: Connection, *, quiet: float) -> int:
             if run.desired == "stop"
             else Outcome(How.LOST)
         )
-        then = after(run.kind, run.spec, outcome=lost, attempt=run.attempt, ran_for=0.0, failures_in_a_row=0, rng=_RNG)
-        if jobs.report(
-            connection, run.run_id, run.epoch, then.state, delay=then.delay, reason=then.reason, charged=then.charged
-        ):
+        then = after(
+            run.kind, run.spec, outcome=lost, attempt=run.attempt, ran_for=0.0, failures_in_a_row=run.failures, rng=_RNG
+        )
+        report = jobs.Report(
+            run.run_id, run.epoch, then.state, then.delay, None, then.reason, then.charged, then.failures, run.handle
+        )
+        if jobs.report(connection, report) == [True]:
             reaped += 1
             log.warning("run %s lost its runner: %s", run.run_id, then.state)
     return reaped

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -25,7 +25,8 @@ class Grant:
     """A run, given to one runner for one attempt.
 
     epoch: the fencing token; what is reported under another one changes nothing. cause, checkpoint: JSON text, as the job gets
-    it. since: the log as it was when the run was granted, a snapshot. problem: why the rest cannot be relied on, or "".
+    it. failures: young ends in a row before this attempt. handle: the engine's name of a job that an earlier runner left, which this
+    one may take over. since: the log as it was when the run was granted, a snapshot. problem: why the rest cannot be relied on, or "".
     """
 
     id: int
@@ -44,6 +45,8 @@ class Grant:
     depth: int = 0
     handover_of: int | None = None
     checkpoint: str | None = None
+    failures: int = 0
+    handle: str | None = None
     since: str = ""
     problem: str = ""
 
@@ -73,6 +76,29 @@ class Held:
     kind: str
     spec: Mapping[str, Any]
     desired: str
+    failures: int
+    handle: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a run that was granted under `epoch`.
+
+    delay: seconds before the next attempt. charged: whether that one gets a new number. failures: young ends in a row, None: as it was.
+    handle: the engine's name of the job, while another runner could take it over. cpu_seconds, memory_peak (bytes): what this attempt used.
+    """
+
+    run: int
+    epoch: int
+    state: State
+    delay: float = 0.0
+    exit_code: int | None = None
+    reason: str = ""
+    charged: bool = True
+    failures: int | None = None
+    handle: str | None = None
+    cpu_seconds: float | None = None
+    memory_peak: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +140,14 @@ def join(
     pid: int,
     version: str,
     pools: Sequence[str],
+    labels: Sequence[str],
     capacity: int,
     lease: float,
 ) -> int:
     """Announce a runner. lease: seconds for which it need not be heard of again. Returns its process id in pgsig."""
     found = one_value(
         connection, "join", role="runner", name=name, host=host, pid=pid, version=version, pools=list(pools),
-        capacity=capacity, lease=lease,
+        labels=list(labels), capacity=capacity, lease=lease,
     )  # fmt: skip
     return int(found)
 
@@ -165,10 +192,12 @@ def _held(row: dict[str, Any]) -> Held:
 # ── runs ──
 
 
-def claim(connection: Connection, process: int, pools: Sequence[str], capacity: int) -> list[Grant]:
-    """Take up to `capacity` runs that may start. Raises psycopg.Error with state PS301 when the lease is over."""
+def claim(
+    connection: Connection, process: int, pools: Sequence[str], capacity: int, labels: Sequence[str] = ()
+) -> list[Grant]:
+    """Take up to `capacity` runs that may start and need no label but these. Raises psycopg.Error, PS301, when the lease is over."""
     grants = []
-    for row in all_rows(connection, "claim", runner=process, pools=list(pools), capacity=capacity):
+    for row in all_rows(connection, "claim", runner=process, pools=list(pools), capacity=capacity, labels=list(labels)):
         spec, bad_spec = _decoded(row["spec"])
         params, bad_params = _decoded(row["params"])
         problem = f"its definition cannot be used: {bad_spec}" if bad_spec else ""
@@ -184,24 +213,13 @@ def orders(connection: Connection, process: int) -> list[Order]:
     return [Order(**row) for row in all_rows(connection, "orders", runner=process)]
 
 
-def report(
-    connection: Connection,
-    run: int,
-    epoch: int,
-    state: State,
-    *,
-    delay: float = 0.0,
-    exit_code: int | None = None,
-    reason: str = "",
-    charged: bool = True,
-) -> bool:
-    """Say what became of a run. delay: seconds before the next attempt. charged: whether that one gets a new number.
-    False: the grant is over, nothing was changed."""
-    answer = one_value(
-        connection, "report", run=run, epoch=epoch, state=str(state), delay=min(delay, FOREVER), exit_code=exit_code,
-        reason=clean(reason)[:2000] or None, charged=charged,
-    )  # fmt: skip
-    return bool(answer == "ok")
+def report(connection: Connection, *reports: Report) -> list[bool]:
+    """Say what became of runs, in one transaction. False: the grant is over, nothing was changed."""
+    rows = [
+        asdict(one) | {"delay": min(one.delay, FOREVER), "reason": clean(one.reason)[:2000] or None} for one in reports
+    ]
+    answers = connection.execute(query("report").encode(), {"reports": Jsonb(rows)}).fetchall()
+    return [answer == "ok" for (answer,) in answers]
 
 
 def ready(connection: Connection, run: int, epoch: int) -> bool:

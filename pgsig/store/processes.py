@@ -13,8 +13,9 @@ __all__ = ["join", "leave", "renew"]
 
 def join(connection: Connection, role: str, name: str, version: str, *, lease: float) -> int:
     """Announce a worker, a clock or a web process. lease: seconds for which it need not be heard of again. Returns its id."""
-    row = connection.execute(query("join"), {
-        "role": role, "name": name, "host": socket.gethostname(), "pid": os.getpid(), "version": version, "pools": [], "capacity": 0,
-        "lease": lease,
-    }).fetchone()  # fmt: skip
+    given = {
+        "role": role, "name": name, "host": socket.gethostname(), "pid": os.getpid(), "version": version, "lease": lease,
+        "pools": [], "labels": [], "capacity": 0,
+    }  # fmt: skip
+    row = connection.execute(query("join"), given).fetchone()
     return int(row[0]) if row else 0

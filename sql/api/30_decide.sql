@@ -56,12 +56,14 @@ BEGIN
     END IF;
     IF p ? 'runs' THEN
         INSERT INTO pgsig_private.run
-            (id, operator_id, subject, generation, version, action_id, depth, pool, priority, slots, handover_of, params, evidence, claimable_at)
-        SELECT id, operator_id, subject, generation, version, action_id, depth, pool, priority, slots, handover_of, params,
-               ARRAY(SELECT jsonb_array_elements_text(evidence)::bigint), CASE WHEN claimable THEN clock_timestamp() END
+            (id, operator_id, subject, generation, version, action_id, depth, pool, priority, slots, handover_of, params, labels, limit_key, limit_most,
+             evidence, claimable_at)
+        SELECT id, operator_id, subject, generation, version, action_id, depth, pool, priority, slots, handover_of, params, coalesce(labels, '{}'),
+               limit_key, limit_most, ARRAY(SELECT jsonb_array_elements_text(evidence)::bigint), CASE WHEN claimable THEN clock_timestamp() END
           FROM jsonb_to_recordset(p->'runs') AS r(
                id bigint, operator_id bigint, subject text, generation bigint, version integer, action_id bigint, depth smallint,
-               pool text, priority smallint, slots smallint, handover_of bigint, params jsonb, evidence jsonb, claimable boolean);
+               pool text, priority smallint, slots smallint, handover_of bigint, params jsonb, labels text[], limit_key text, limit_most integer,
+               evidence jsonb, claimable boolean);
     END IF;
     IF p ? 'stops' THEN
         -- After the new runs: one of this very batch may be among them. What has not begun, or waits for its next attempt, ends here and
@@ -70,7 +72,7 @@ BEGIN
             SELECT r.id FROM pgsig_private.run r
              WHERE r.id IN (SELECT jsonb_array_elements_text(p->'stops')::bigint) ORDER BY r.id FOR UPDATE
         ), gone AS (
-            UPDATE pgsig_private.run r SET state = 'stopped', desired = 'stop', ended_at = clock_timestamp(), claimable_at = NULL
+            UPDATE pgsig_private.run r SET state = 'stopped', desired = 'stop', ended_at = clock_timestamp(), claimable_at = NULL, blocked = false
               FROM ordered WHERE r.id = ordered.id AND r.state IN ('queued', 'retrying') RETURNING r.id
         ), asked AS (
             UPDATE pgsig_private.run r SET desired = 'stop'

@@ -1,5 +1,5 @@
 -- JOBS: claim, report, lease. A runner holds a lease; each grant of a run carries an epoch, and a report with an old epoch changes nothing.
--- Every function that changes a run locks its instance first, then the run. All times are the database's.
+-- Every function that changes a run locks its instance first, then the run, last a limit's key. All times are the database's.
 
 -- The published state machine. Illegal moves are impossible, whoever tries.
 CREATE OR REPLACE FUNCTION pgsig_private.check_move() RETURNS trigger
@@ -36,10 +36,11 @@ DECLARE
 BEGIN
     SELECT count(*) INTO v_busy FROM pgsig_private.run r
      WHERE r.operator_id = p_operator AND r.subject = p_subject
-       AND (r.state IN ('starting', 'running', 'retrying') OR (r.state = 'queued' AND r.claimable_at IS NOT NULL));
+       AND (r.state IN ('starting', 'running', 'retrying') OR (r.state = 'queued' AND (r.claimable_at IS NOT NULL OR r.blocked)));
     FOR v_next IN
         SELECT r.id, r.slots FROM pgsig_private.run r
-         WHERE r.operator_id = p_operator AND r.subject = p_subject AND r.state = 'queued' AND r.claimable_at IS NULL ORDER BY r.id
+         WHERE r.operator_id = p_operator AND r.subject = p_subject AND r.state = 'queued' AND r.claimable_at IS NULL AND NOT r.blocked
+         ORDER BY r.id
     LOOP
         EXIT WHEN v_busy >= v_next.slots;
         UPDATE pgsig_private.run SET claimable_at = clock_timestamp() WHERE id = v_next.id;
@@ -61,10 +62,11 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION pgsig_private.join_processes(
-    p_role text, p_name text, p_host text, p_pid integer, p_version text, p_pools text[], p_capacity integer, p_ttl interval
+    p_role text, p_name text, p_host text, p_pid integer, p_version text, p_pools text[], p_capacity integer, p_ttl interval,
+    p_labels text[] DEFAULT '{}'
 ) RETURNS bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO pgsig_private.process (role, name, host, pid, version, pools, capacity, lease_until)
-    VALUES (p_role, p_name, p_host, p_pid, p_version, p_pools, p_capacity, clock_timestamp() + p_ttl) RETURNING id
+    INSERT INTO pgsig_private.process (role, name, host, pid, version, pools, capacity, labels, lease_until)
+    VALUES (p_role, p_name, p_host, p_pid, p_version, p_pools, p_capacity, p_labels, clock_timestamp() + p_ttl) RETURNING id
 $$;
 
 -- False: somebody has declared this process dead. It must stop what it holds, and join anew.
@@ -76,30 +78,87 @@ BEGIN
     RETURN FOUND;
 END $$;
 
-CREATE OR REPLACE FUNCTION pgsig_private.claim(p_runner bigint, p_pools text[], p_capacity integer)
+-- LIMITS. A run may carry a key; of all runs with that key, whoever they belong to, at most limit_most are alive. Who counts or
+-- changes that number holds the key's lock until it commits. A claim only tries for it: it holds other locks already.
+-- Put back into line as many of the runs that wait for this key as may be alive now, the most urgent first. The key's lock is held by the caller.
+CREATE OR REPLACE FUNCTION pgsig_private.unblock(p_key text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_alive integer;
+BEGIN
+    SELECT count(*) INTO v_alive FROM pgsig_private.run r WHERE r.limit_key = p_key AND r.state IN ('starting', 'running');
+    UPDATE pgsig_private.run r SET blocked = false, claimable_at = clock_timestamp()
+      FROM (SELECT b.id, b.limit_most, row_number() OVER (ORDER BY b.priority DESC, b.id) AS place
+              FROM pgsig_private.run b WHERE b.limit_key = p_key AND b.blocked) next
+     WHERE r.id = next.id AND r.blocked AND v_alive + next.place <= next.limit_most;
+    IF FOUND THEN
+        PERFORM pg_notify('pgsig_runs', '');
+    END IF;
+END $$;
+
+-- How many runs of a pool may be alive at once, whatever its runners have room for. NULL: as many as they have.
+CREATE OR REPLACE FUNCTION pgsig.limit_pool(pool text, most integer) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF limit_pool.pool !~ '^[a-z][a-z0-9_-]{0,62}$' OR limit_pool.pool IS NULL THEN
+        RAISE EXCEPTION '"%" is not the name of a pool', limit_pool.pool USING ERRCODE = 'PS206', HINT = 'a lower-case letter, then up to 62 of a-z 0-9 _ -';
+    ELSIF limit_pool.most < 0 THEN
+        RAISE EXCEPTION 'a pool cannot be limited to %', limit_pool.most USING ERRCODE = 'PS206', HINT = '0 or more; NULL for no limit';
+    ELSIF limit_pool.most IS NULL THEN
+        DELETE FROM pgsig_private.pool p WHERE p.name = limit_pool.pool;
+    ELSE
+        INSERT INTO pgsig_private.pool AS p (name, most) VALUES (limit_pool.pool, limit_pool.most)
+        ON CONFLICT (name) DO UPDATE SET most = excluded.most, changed_at = clock_timestamp();
+    END IF;
+    PERFORM pg_notify('pgsig_runs', '');
+END $$;
+COMMENT ON FUNCTION pgsig.limit_pool IS 'Limit how many runs of a pool are alive at once; NULL for no limit. What is alive goes on.';
+
+-- Runs for a runner: of its pools, with no label that it lacks, the most urgent first, each with a new epoch.
+CREATE OR REPLACE FUNCTION pgsig_private.claim(p_runner bigint, p_pools text[], p_capacity integer, p_labels text[] DEFAULT '{}')
 RETURNS TABLE (
     id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text,
-    spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb
+    spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text
 )
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_run   record;
+    v_pool  record;
     v_slot  smallint;
+    v_alive integer;
     v_taken bigint[] := '{}';
+    v_open  text[] := p_pools;
+    v_free  jsonb := '{}';  -- of each limited pool, how many more runs it may have
+    v_again boolean := false;
 BEGIN
     IF NOT EXISTS (SELECT FROM pgsig_private.process p WHERE p.id = p_runner AND p.ended_at IS NULL AND p.lease_until > clock_timestamp()) THEN
         RAISE EXCEPTION 'runner % holds no lease', p_runner USING ERRCODE = 'PS301', HINT = 'renew it, or join again';
     END IF;
+    FOR v_pool IN SELECT p.name, p.most FROM pgsig_private.pool p WHERE p.name = ANY (p_pools) ORDER BY p.name LOOP
+        IF pg_try_advisory_xact_lock(1885827946, hashtext('pool ' || v_pool.name)) THEN
+            SELECT v_pool.most - count(*) INTO v_alive FROM pgsig_private.run r
+             WHERE r.pool = v_pool.name AND r.state IN ('starting', 'running');
+            v_free := v_free || jsonb_build_object(v_pool.name, v_alive);
+        ELSE
+            v_alive := 0;
+            v_again := true;
+        END IF;
+        IF v_alive <= 0 THEN
+            v_open := array_remove(v_open, v_pool.name);
+        END IF;
+    END LOOP;
     FOR v_run IN
-        SELECT r.id, r.operator_id, r.subject, r.slots FROM pgsig_private.run r
-         WHERE r.pool = ANY (p_pools) AND r.state IN ('queued', 'retrying') AND r.claimable_at <= clock_timestamp()
+        SELECT r.id, r.operator_id, r.subject, r.slots, r.pool, r.limit_key, r.limit_most FROM pgsig_private.run r
+         WHERE r.pool = ANY (v_open) AND r.state IN ('queued', 'retrying') AND r.claimable_at <= clock_timestamp() AND r.labels <@ p_labels
          ORDER BY r.priority DESC, r.claimable_at, r.id LIMIT p_capacity
     LOOP
+        CONTINUE WHEN (v_free->>v_run.pool)::integer <= 0;
         -- Somebody at work on this instance will announce it when done; waiting here could meet a second claimer head on.
         PERFORM FROM pgsig_private.instance i
           WHERE i.operator_id = v_run.operator_id AND i.subject = v_run.subject FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
-        PERFORM FROM pgsig_private.run r WHERE r.id = v_run.id AND r.state IN ('queued', 'retrying') AND r.claimable_at IS NOT NULL FOR UPDATE;
+        PERFORM FROM pgsig_private.run r
+          WHERE r.id = v_run.id AND r.state IN ('queued', 'retrying') AND r.claimable_at IS NOT NULL FOR UPDATE SKIP LOCKED;
         CONTINUE WHEN NOT FOUND;
         SELECT min(free.slot) INTO v_slot FROM generate_series(0, v_run.slots - 1) free(slot)
          WHERE NOT EXISTS (SELECT FROM pgsig_private.run o WHERE o.operator_id = v_run.operator_id AND o.subject = v_run.subject
@@ -108,6 +167,17 @@ BEGIN
             UPDATE pgsig_private.run r SET claimable_at = NULL WHERE r.id = v_run.id AND r.state = 'queued';
             CONTINUE;
         END IF;
+        IF v_run.limit_key IS NOT NULL THEN
+            IF NOT pg_try_advisory_xact_lock(1885827947, hashtext(v_run.limit_key)) THEN
+                v_again := true;
+                CONTINUE;
+            END IF;
+            SELECT count(*) INTO v_alive FROM pgsig_private.run o WHERE o.limit_key = v_run.limit_key AND o.state IN ('starting', 'running');
+            IF v_alive >= v_run.limit_most THEN
+                UPDATE pgsig_private.run r SET blocked = true, claimable_at = NULL WHERE r.id = v_run.id;
+                CONTINUE;
+            END IF;
+        END IF;
         UPDATE pgsig_private.run r
            SET state = 'starting', runner_id = p_runner, slot = v_slot, epoch = r.epoch + 1, claimed_at = clock_timestamp(),
                claimable_at = NULL, started_at = NULL, ready_at = NULL
@@ -115,14 +185,21 @@ BEGIN
         UPDATE pgsig_private.instance i SET observed = 'starting', run_id = v_run.id, changed_at = clock_timestamp()
          WHERE i.operator_id = v_run.operator_id AND i.subject = v_run.subject;
         v_taken := v_taken || v_run.id;
+        IF v_free ? v_run.pool THEN
+            v_free := jsonb_set(v_free, ARRAY[v_run.pool], to_jsonb((v_free->>v_run.pool)::integer - 1));
+        END IF;
     END LOOP;
+    IF v_again THEN  -- a lock was held for a moment: look again soon
+        PERFORM pg_notify('pgsig_runs', '');
+    END IF;
     IF v_taken = '{}' THEN
         RETURN;
     END IF;
     PERFORM pgsig_private.emit_states(v_taken, 'starting');
     RETURN QUERY
-        SELECT r.id, r.epoch, r.attempt, r.generation, w.namespace, w.name, o.name, r.subject, v.kind, v.spec, r.params,
-               coalesce(pgsig_private.signals_as_json(r.evidence), '[]'), a.action, r.depth, r.handover_of, r.checkpoint
+        SELECT r.id, r.epoch, r.attempt, r.generation, w.namespace, w.name, o.name, r.subject, v.kind, v.spec,
+               CASE WHEN v.spec ? 'params_from' THEN r.params || pgsig_private.params_from(v.spec->'params_from', r.evidence) ELSE r.params END,
+               coalesce(pgsig_private.signals_as_json(r.evidence), '[]'), a.action, r.depth, r.handover_of, r.checkpoint, r.failures, r.handle
           FROM pgsig_private.run r
           JOIN pgsig_private.operator o ON o.id = r.operator_id
           JOIN pgsig_private.workflow w ON w.id = o.workflow_id
@@ -130,6 +207,20 @@ BEGIN
           LEFT JOIN pgsig_private.action a ON a.id = r.action_id
          WHERE r.id = ANY (v_taken) ORDER BY r.id;
 END $$;
+
+-- Parameters that come from the signals behind a run: each path's value in the newest of them that has it.
+CREATE OR REPLACE FUNCTION pgsig_private.params_from(p_paths jsonb, p_evidence bigint[]) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(jsonb_object_agg(p.name, f.found), '{}')
+      FROM jsonb_each_text(p_paths) p(name, path)
+      CROSS JOIN LATERAL (
+          SELECT jsonb_path_query_first(s.value, p.path::jsonpath, silent => true) AS found, s.id
+            FROM pgsig.signals s WHERE s.id = ANY (p_evidence)
+      ) f
+     WHERE f.found IS NOT NULL AND f.id = (
+          SELECT max(n.id) FROM pgsig.signals n
+           WHERE n.id = ANY (p_evidence) AND jsonb_path_query_first(n.value, p.path::jsonpath, silent => true) IS NOT NULL)
+$$;
 
 -- The signals behind an action, as a job gets to see them.
 CREATE OR REPLACE FUNCTION pgsig_private.signals_as_json(p_ids bigint[]) RETURNS jsonb
@@ -141,10 +232,12 @@ $$;
 
 -- A runner says what became of a run it was granted. 'stale': the grant is no longer its own, and nothing was changed.
 -- retrying carries the delay until the next attempt. A run that was asked to stop does not retry. An attempt that is not charged (its runner
--- shut down, or it never began) goes on under its number: nothing of the job's doing has failed.
+-- shut down, or it never began) goes on under its number: nothing of the job's doing has failed. handle: the engine's name of the job, while
+-- there is one that another runner could take over.
 CREATE OR REPLACE FUNCTION pgsig_private.report(
     p_run bigint, p_epoch bigint, p_state text, p_delay interval DEFAULT NULL, p_exit_code integer DEFAULT NULL,
-    p_reason text DEFAULT NULL, p_result jsonb DEFAULT NULL, p_charged boolean DEFAULT true
+    p_reason text DEFAULT NULL, p_charged boolean DEFAULT true, p_failures integer DEFAULT NULL, p_handle text DEFAULT NULL,
+    p_cpu_seconds double precision DEFAULT NULL, p_memory_peak bigint DEFAULT NULL
 ) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_run   pgsig_private.run;
@@ -166,7 +259,11 @@ BEGIN
        SET state = v_state,
            exit_code = p_exit_code,
            reason = p_reason,
-           result = coalesce(p_result, r.result),
+           handle = p_handle,
+           failures = coalesce(p_failures, r.failures),
+           -- Of all attempts together: what the run has cost.
+           cpu_seconds = CASE WHEN p_cpu_seconds IS NULL THEN r.cpu_seconds ELSE coalesce(r.cpu_seconds, 0) + p_cpu_seconds END,
+           memory_peak = greatest(r.memory_peak, p_memory_peak),
            started_at = CASE WHEN v_state = 'running' THEN clock_timestamp() ELSE r.started_at END,
            ended_at = CASE WHEN v_state IN ('succeeded', 'failed', 'stopped', 'lost') THEN clock_timestamp() END,
            -- A new attempt is a new grant: whoever held the old one is fenced off from here on.
@@ -181,10 +278,42 @@ BEGIN
      WHERE l.run_id = p_run AND l.state = 'delivered' AND v_state = 'retrying';
     PERFORM pgsig_private.settle(v_run.operator_id, v_run.subject);
     PERFORM pgsig_private.emit_states(ARRAY[p_run], v_state);
-    IF v_state = 'retrying' THEN
+    IF v_state = 'retrying' OR (v_state <> 'running' AND EXISTS (SELECT FROM pgsig_private.pool p WHERE p.name = v_run.pool)) THEN
         PERFORM pg_notify('pgsig_runs', '');
     END IF;
     RETURN 'ok';
+END $$;
+
+-- Many reports in one transaction, in the order given: [{run, epoch, state, delay, exit_code, reason, charged, failures, handle, cpu_seconds, memory_peak}].
+-- Their instances are locked first and in one order, as everywhere; keys whose runs have ended are looked after last, in one order too.
+CREATE OR REPLACE FUNCTION pgsig_private.report_many(p_reports jsonb) RETURNS TABLE (place integer, answer text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_one record;
+    v_key text;
+BEGIN
+    PERFORM FROM pgsig_private.instance i
+      WHERE (i.operator_id, i.subject) IN (SELECT r.operator_id, r.subject FROM jsonb_to_recordset(p_reports) AS n(run bigint)
+                                             JOIN pgsig_private.run r ON r.id = n.run)
+      ORDER BY i.operator_id, i.subject FOR UPDATE;
+    FOR v_one IN
+        SELECT (n.place - 1)::integer AS place, x.* FROM jsonb_array_elements(p_reports) WITH ORDINALITY n(report, place), jsonb_to_record(n.report) AS x(
+            run bigint, epoch bigint, state text, delay double precision, exit_code integer, reason text, charged boolean, failures integer,
+            handle text, cpu_seconds double precision, memory_peak bigint)
+         ORDER BY n.place
+    LOOP
+        place := v_one.place;
+        answer := pgsig_private.report(v_one.run, v_one.epoch, v_one.state, make_interval(secs => v_one.delay), v_one.exit_code, v_one.reason,
+                                       coalesce(v_one.charged, true), v_one.failures, v_one.handle, v_one.cpu_seconds, v_one.memory_peak);
+        RETURN NEXT;
+    END LOOP;
+    FOR v_key IN
+        SELECT DISTINCT r.limit_key FROM jsonb_to_recordset(p_reports) AS n(run bigint, state text) JOIN pgsig_private.run r ON r.id = n.run
+         WHERE r.limit_key IS NOT NULL AND n.state <> 'running' ORDER BY 1
+    LOOP
+        PERFORM pg_advisory_xact_lock(1885827947, hashtext(v_key));
+        PERFORM pgsig_private.unblock(v_key);
+    END LOOP;
 END $$;
 
 -- A run says that it serves. The one it takes over from is asked to stop only now.
@@ -207,7 +336,7 @@ BEGIN
         PERFORM pgsig_private.record(jsonb_build_object('stops', jsonb_build_array(v_run.handover_of)));
     END IF;
     -- One that waits for its next attempt has nobody to stop it: it ends here.
-    UPDATE pgsig_private.run r SET desired = 'stop', state = 'stopped', ended_at = clock_timestamp(), claimable_at = NULL
+    UPDATE pgsig_private.run r SET desired = 'stop', state = 'stopped', ended_at = clock_timestamp(), claimable_at = NULL, blocked = false
      WHERE r.id = v_run.handover_of AND r.state IN ('queued', 'retrying');
     IF FOUND THEN
         PERFORM pgsig_private.settle(v_run.operator_id, v_run.subject);
@@ -262,8 +391,10 @@ END $$;
 -- None is declared dead within the first seconds of a server's life: after a restart the owners shall renew first, instead of losing
 -- everything at once. Who has said that it ended, or was seen to be gone, has no need of that.
 CREATE OR REPLACE FUNCTION pgsig_private.reap(p_quiet interval)
-RETURNS TABLE (run_id bigint, epoch bigint, attempt integer, kind text, spec jsonb, desired text)
+RETURNS TABLE (run_id bigint, epoch bigint, attempt integer, kind text, spec jsonb, desired text, failures smallint, handle text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_key text;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(1885827945, 1002) THEN
         RETURN;
@@ -271,8 +402,14 @@ BEGIN
     IF clock_timestamp() - pg_postmaster_start_time() >= p_quiet THEN
         UPDATE pgsig_private.process p SET ended_at = clock_timestamp() WHERE p.ended_at IS NULL AND p.lease_until < clock_timestamp();
     END IF;
+    -- A run that was put back into line may have been stopped before anybody took it: its place goes to the next.
+    FOR v_key IN SELECT DISTINCT r.limit_key FROM pgsig_private.run r WHERE r.blocked ORDER BY 1 LOOP
+        IF pg_try_advisory_xact_lock(1885827947, hashtext(v_key)) THEN
+            PERFORM pgsig_private.unblock(v_key);
+        END IF;
+    END LOOP;
     RETURN QUERY
-        SELECT r.id, r.epoch, r.attempt, v.kind, v.spec, r.desired
+        SELECT r.id, r.epoch, r.attempt, v.kind, v.spec, r.desired, r.failures, r.handle
           FROM pgsig_private.run r
           JOIN pgsig_private.process p ON p.id = r.runner_id
           JOIN pgsig_private.operator_version v ON v.operator_id = r.operator_id AND v.version = r.version

@@ -5,7 +5,7 @@
 -- name: join
 -- A process begins: it gets an id, and a lease.
 SELECT pgsig_private.join_processes(%(role)s, %(name)s, %(host)s, %(pid)s, %(version)s, %(pools)s::text[], %(capacity)s,
-                                    make_interval(secs => %(lease)s))
+                                    make_interval(secs => %(lease)s), %(labels)s::text[])
 
 -- name: renew
 -- Still there. False: it was declared dead.
@@ -23,12 +23,12 @@ SELECT id, pid, detail::text FROM pgsig_private.process
 -- name: claim
 -- Runs for the free places of a runner, each with a new epoch.
 SELECT id, epoch, attempt, generation, namespace, workflow, operator, subject, kind, spec::text, params::text, cause::text,
-       action, depth, handover_of, checkpoint::text, pg_current_snapshot()::text AS since
-  FROM pgsig_private.claim(%(runner)s, %(pools)s::text[], %(capacity)s)
+       action, depth, handover_of, checkpoint::text, failures, handle, pg_current_snapshot()::text AS since
+  FROM pgsig_private.claim(%(runner)s, %(pools)s::text[], %(capacity)s, %(labels)s::text[])
 
 -- name: held
 -- What the database believes that a runner holds.
-SELECT r.id AS run_id, r.epoch, r.attempt, v.kind, v.spec::text, r.desired
+SELECT r.id AS run_id, r.epoch, r.attempt, v.kind, v.spec::text, r.desired, r.failures, r.handle
   FROM pgsig_private.run r
   JOIN pgsig_private.operator_version v ON v.operator_id = r.operator_id AND v.version = r.version
  WHERE r.runner_id = %(runner)s AND r.state IN ('starting', 'running')
@@ -38,9 +38,8 @@ SELECT r.id AS run_id, r.epoch, r.attempt, v.kind, v.spec::text, r.desired
 SELECT run_id, epoch, stop, reload_id, cause::text FROM pgsig_private.orders(%(runner)s)
 
 -- name: report
--- What became of a run. 'stale': the grant is over, nothing was changed.
-SELECT pgsig_private.report(%(run)s, %(epoch)s, %(state)s, make_interval(secs => %(delay)s), %(exit_code)s::integer,
-                            %(reason)s, NULL, %(charged)s)
+-- What became of runs, in one transaction, and an answer for each. 'stale': its grant is over, nothing was changed.
+SELECT answer FROM pgsig_private.report_many(%(reports)s::jsonb) ORDER BY place
 
 -- name: ready
 -- The run serves.
@@ -52,7 +51,7 @@ SELECT pgsig_private.report_reload(%(reload)s, %(epoch)s, %(state)s, %(reason)s)
 
 -- name: reap
 -- The runs of runners that are dead. quiet: seconds after the server's start in which nobody is declared dead.
-SELECT run_id, epoch, attempt, kind, spec::text, desired FROM pgsig_private.reap(make_interval(secs => %(quiet)s))
+SELECT run_id, epoch, attempt, kind, spec::text, desired, failures, handle FROM pgsig_private.reap(make_interval(secs => %(quiet)s))
 
 -- name: hold
 -- Make sure that a grant is valid until this transaction ends: a report, which would end it, waits.

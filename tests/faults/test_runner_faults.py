@@ -253,6 +253,7 @@ def test_a_job_whose_grant_is_over_cannot_emit(connection: Connection, database:
     """
     with do.running(do.settings(database, tmp_path / "spool")):
         run = do.start(connection, do.operator(connection, "late", "streaming", command=["sh", "-c", script]))
+        do.wait_state(connection, run, "running")
         wait_for((tmp_path / "up").exists)
         connection.execute(
             "UPDATE pgsig_private.run SET epoch = epoch + 1, runner_id = pgsig_private.join_processes("

@@ -19,7 +19,7 @@ def process(connection: Connection) -> int:
 
 def join(connection: Connection, lease: float = 60) -> int:
     return jobs.join(
-        connection, name="r", host="h", pid=1, version="0", pools=["default"], capacity=9, lease=lease
+        connection, name="r", host="h", pid=1, version="0", pools=["default"], labels=[], capacity=9, lease=lease
     )  # fmt: skip
 
 
@@ -51,9 +51,9 @@ def test_without_a_lease_nothing_is_claimed(connection: Connection, process: int
 def test_a_report_under_an_old_epoch_changes_nothing(connection: Connection, process: int) -> None:
     run = do.start(connection, do.operator(connection, "op"))
     old = claim(connection, process)
-    assert jobs.report(connection, *old.key, State.RUNNING)
-    assert jobs.report(connection, *old.key, State.RETRYING, reason="nul \0 and lone \udc80")
-    assert not jobs.report(connection, *old.key, State.FAILED)
+    assert jobs.report(connection, jobs.Report(*old.key, State.RUNNING)) == [True]
+    assert jobs.report(connection, jobs.Report(*old.key, State.RETRYING, reason="nul \0 and lone \udc80")) == [True]
+    assert jobs.report(connection, jobs.Report(*old.key, State.FAILED)) == [False]
     row = do.run_row(connection, run)
     assert (row["state"], row["attempt"], row["reason"]) == ("retrying", 2, "nul � and lone ?")
     new = claim(connection, process)
@@ -63,27 +63,29 @@ def test_a_report_under_an_old_epoch_changes_nothing(connection: Connection, pro
 
 def test_an_attempt_that_is_not_charged_keeps_its_number(connection: Connection, process: int) -> None:
     do.start(connection, do.operator(connection, "op"))
-    assert jobs.report(connection, *claim(connection, process).key, State.RETRYING, charged=False)
+    assert jobs.report(connection, jobs.Report(*claim(connection, process).key, State.RETRYING, charged=False)) == [
+        True
+    ]
     assert claim(connection, process).attempt == 1
 
 
 def test_a_delay_is_waited_for(connection: Connection, process: int) -> None:
     do.start(connection, do.operator(connection, "op"))
-    jobs.report(connection, *claim(connection, process).key, State.RETRYING, delay=1e300)
+    jobs.report(connection, jobs.Report(*claim(connection, process).key, State.RETRYING, delay=1e300))
     assert jobs.claim(connection, process, ["default"], 1) == []
 
 
 def test_a_reload_that_was_handed_over_is_handed_to_the_next_attempt(connection: Connection, process: int) -> None:
     run = do.start(connection, do.operator(connection, "op", "streaming"))
     grant = claim(connection, process)
-    jobs.report(connection, *grant.key, State.RUNNING)
+    jobs.report(connection, jobs.Report(*grant.key, State.RUNNING))
     reload = do.reload(connection, run, [])
     assert jobs.orders(connection, process) == [jobs.Order(run, grant.epoch, False, reload, "[]")]
     assert jobs.report_reload(connection, reload, grant.epoch, "delivered")
     assert jobs.orders(connection, process) == []
-    jobs.report(connection, *grant.key, State.RETRYING)
+    jobs.report(connection, jobs.Report(*grant.key, State.RETRYING))
     again = claim(connection, process)
-    jobs.report(connection, *again.key, State.RUNNING)
+    jobs.report(connection, jobs.Report(*again.key, State.RUNNING))
     assert [order.reload_id for order in jobs.orders(connection, process)] == [reload]
     assert not jobs.report_reload(connection, reload, grant.epoch, "acknowledged")
     assert jobs.report_reload(connection, reload, again.epoch, "acknowledged")
@@ -92,10 +94,10 @@ def test_a_reload_that_was_handed_over_is_handed_to_the_next_attempt(connection:
 def test_a_handover_ends_an_old_run_that_waits_for_its_next_attempt(connection: Connection, process: int) -> None:
     operator = do.operator(connection, "op", "streaming")
     old = do.start(connection, operator, slots=2)
-    jobs.report(connection, *claim(connection, process).key, State.RETRYING, delay=1000)
+    jobs.report(connection, jobs.Report(*claim(connection, process).key, State.RETRYING, delay=1000))
     new = do.start(connection, operator, slots=2, handover_of=old)
     grant = claim(connection, process)
-    jobs.report(connection, *grant.key, State.RUNNING)
+    jobs.report(connection, jobs.Report(*grant.key, State.RUNNING))
     assert jobs.ready(connection, *grant.key)
     assert do.run_row(connection, old)["state"] == "stopped"
     assert do.states(connection, old)[-1] == "stopped"
@@ -149,7 +151,7 @@ def test_what_a_job_says_is_refused_once_its_grant_is_over(connection: Connectio
     in_job.emit(connection, *grant.key, "default", "w.op", [{"key": "a.b"}])
     for what in ("progress", "result", "checkpoint"):
         in_job.note(connection, *grant.key, what, {"x": 1})
-    jobs.report(connection, *grant.key, State.RETRYING)
+    jobs.report(connection, jobs.Report(*grant.key, State.RETRYING))
     with pytest.raises(Conflict, match="PS402"):
         in_job.emit(connection, *grant.key, "default", "w.op", [{"key": "a.b"}])
     with pytest.raises(Conflict, match="PS402"):

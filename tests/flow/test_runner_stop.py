@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pgsig.errors import InvalidInput
 from pgsig.runner.loop import Runner
+from pgsig.settings import Settings
 from tests import support_jobs as do
 from tests.support import wait_for
 from tests.support_jobs import Connection
@@ -97,3 +99,38 @@ def test_a_runner_that_is_shut_down_gives_its_runs_back(connection: Connection, 
         do.wait_state(connection, runs[0], "stopped")
     ended = connection.execute("SELECT count(*) FROM pgsig_private.process WHERE ended_at IS NOT NULL").fetchone()
     assert ended == (2,)
+
+
+def test_a_runner_that_drains_lets_batch_runs_end(connection: Connection, database: str, tmp_path: Path) -> None:
+    service = do.operator(connection, "forever", "streaming", command=["sleep", "600"])
+    script = f"until test -e {tmp_path}/go; do sleep 0.02; done; echo whole"
+    work = do.operator(connection, "work", command=["sh", "-c", script])
+    with do.running(do.settings(database, tmp_path / "spool", drain_seconds=600.0)) as runner:
+        runs = do.start(connection, service), do.start(connection, work)
+        for run in runs:
+            do.wait_state(connection, run, "running")
+        runner.stop()
+        # What never ends by itself goes to others at once, and nothing new is taken.
+        do.wait_state(connection, runs[0], "retrying")
+        (tmp_path / "go").touch()
+        do.wait_state(connection, runs[1], "succeeded", attempt=1)
+    assert do.output(connection, runs[1]) == "whole\n"
+
+
+def test_a_runner_that_drains_can_be_hurried(connection: Connection, database: str, tmp_path: Path) -> None:
+    work = do.operator(connection, "work", command=["sleep", "600"])
+    with do.running(do.settings(database, tmp_path, drain_seconds=600.0)) as runner:
+        run = do.start(connection, work)
+        do.wait_state(connection, run, "running")
+        runner.stop()
+        assert runner.link is not None
+        wait_for(lambda: runner.supervisor and runner.supervisor.stopping)
+        runner.stop()
+        do.wait_state(connection, run, "retrying")
+
+
+def test_an_engine_that_nobody_offers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        Runner(Settings(spool=tmp_path, engine="mainframe"))
+    assert [(problem.code, problem.where) for problem in refused.value.problems] == [("PS003", "PGSIG_ENGINE")]
+    assert "process" in refused.value.problems[0].fix

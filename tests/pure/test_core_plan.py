@@ -9,7 +9,7 @@ import pytest
 from pgsig.condition import calendar, digest, dump, duration, parse
 from pgsig.condition.parse import trigger_name
 from pgsig.condition.pattern import PatternIndex, matches
-from pgsig.decide.plan import Effects, slots
+from pgsig.decide.plan import Effects, runs_wanted, slots
 from pgsig.decide.state import Entry, RuleState
 from pgsig.model import Instance, Kind, LiveRun, State
 from tests.pure.workbench import Bench, operator
@@ -127,6 +127,63 @@ def test_what_is_not_done_is_recorded_as_none() -> None:
     assert [(row["action"], row["run_id"]) for row in b.effects.actions] == [("START", 100), ("NONE", None)]
     assert [slots(operator(on_busy=said)) for said in ("parallel(12)", "queue", "xparallel(3)")] == [12, 1, 1]
     assert (slots(operator()), Effects().document()) == (1, {})
+
+
+def test_replicas_begin_together_and_a_start_fills_up_what_is_missing() -> None:
+    b = bench(("START", A), kind=Kind.STREAMING, replicas=3)
+    b.emit("a")
+    assert [(row["id"], row["slots"], row["claimable"], row["generation"]) for row in b.effects.runs] == [
+        (100, 3, True, 6), (101, 3, True, 7), (102, 3, True, 8),
+    ]  # fmt: skip
+    assert (b.effects.actions[0]["run_id"], b.effects.document()["instances"][0]["run_id"]) == (100, 100)
+    b.emit("a")
+    assert (b.results(), b.effects.actions[1]["run_id"]) == (["recorded", "already_running"], 100)
+    some = bench(("START", A), alive=[RUNNING, LiveRun(2, State.RUNNING, True)], kind=Kind.STREAMING, replicas=3)
+    some.emit("a")
+    # Two are missing; the place of the one that stops is free only when it has ended.
+    assert [row["claimable"] for row in some.effects.runs] == [True, False]
+    assert some.results() == ["recorded"]
+
+
+def test_replicas_are_handed_over_one_after_the_other() -> None:
+    alive = [LiveRun(n, State.RUNNING) for n in (1, 2, 3)]
+    b = bench(("RESTART", A), alive=alive, kind=Kind.STREAMING, replicas=3, handover="start_first")
+    b.emit("a")
+    assert [(row["handover_of"], row["slots"], row["claimable"]) for row in b.effects.runs] == [
+        (1, 4, True), (2, 4, False), (3, 4, False),
+    ]  # fmt: skip
+    assert b.effects.stops == []
+    fewer = bench(("RESTART", A), alive=alive, kind=Kind.STREAMING, replicas=2, handover="start_first")
+    fewer.emit("a")
+    assert (fewer.effects.stops, [row["handover_of"] for row in fewer.effects.runs]) == ([1], [2, 3])
+    more = bench(("RESTART", A), alive=alive[:1], kind=Kind.STREAMING, replicas=2, handover="start_first")
+    more.emit("a")
+    assert [(row["handover_of"], row["slots"]) for row in more.effects.runs] == [(1, 3), (None, 2)]
+    plain = bench(("RESTART", A), alive=alive, kind=Kind.STREAMING, replicas=3)
+    plain.emit("a")
+    assert (plain.effects.stops, len(plain.effects.runs)) == ([1, 2, 3], 3)
+    assert not any(row["claimable"] for row in plain.effects.runs)
+
+
+def test_an_order_says_how_many_runs_it_may_begin() -> None:
+    b = bench(("START", A), kind=Kind.STREAMING, replicas=4)
+    b.emit("a")
+    assert [runs_wanted(order) for order in b.decisions[-1].orders] == [4]
+    batch = bench(("START", A), on_busy="parallel(7)")
+    batch.emit("a")
+    assert [runs_wanted(order) for order in batch.decisions[-1].orders] == [1]
+
+
+def test_a_run_carries_its_labels_and_the_key_of_its_limit() -> None:
+    limit = {"key": "gpu {subject} {params.size} {params.none}", "max": 2}
+    b = bench(("START", A), labels=["gpu"], concurrency=limit, params={"size": {"b": 1, "a": 2}})
+    b.emit("a", None, "m-1")
+    (run,) = b.effects.runs
+    assert (run["labels"], run["limit_most"]) == (["gpu"], 2)
+    assert run["limit_key"] == 'default/gpu m-1 {"a": 2, "b": 1} '
+    plain = bench(("START", A))
+    plain.emit("a")
+    assert not {"labels", "limit_key", "limit_most"} & set(plain.effects.runs[0])
 
 
 # ── small parts ──

@@ -7,7 +7,7 @@ import pytest
 
 from pgsig.errors import Conflict
 from pgsig.model import State
-from pgsig.store import in_job, jobs, output
+from pgsig.store import housekeeping, in_job, jobs, output
 from tests import support_jobs as do
 from tests.support_jobs import Connection
 
@@ -63,10 +63,37 @@ def test_a_report_under_an_old_epoch_changes_nothing(connection: Connection, pro
 
 def test_an_attempt_that_is_not_charged_keeps_its_number(connection: Connection, process: int) -> None:
     do.start(connection, do.operator(connection, "op"))
-    assert jobs.report(connection, jobs.Report(*claim(connection, process).key, State.RETRYING, charged=False)) == [
-        True
-    ]
+    report = jobs.Report(*claim(connection, process).key, State.RETRYING, charged=False)
+    assert jobs.report(connection, report) == [True]
     assert claim(connection, process).attempt == 1
+
+
+def test_a_crash_loop_is_counted_wherever_the_next_attempt_runs(connection: Connection, process: int) -> None:
+    run = do.start(connection, do.operator(connection, "op", "streaming"))
+    grant = claim(connection, process)
+    jobs.report(connection, jobs.Report(*grant.key, State.RUNNING, handle="7 123"))
+    jobs.report(connection, jobs.Report(*grant.key, State.RETRYING, failures=4))
+    other = join(connection)
+    again = claim(connection, other)
+    assert (again.failures, again.handle) == (4, None)
+    jobs.report(connection, jobs.Report(*again.key, State.RUNNING, handle="8 456"))
+    jobs.leave(connection, other)
+    # A runner that is lost is not the job's failure, and what it left may be taken over.
+    assert housekeeping.reap(connection, quiet=0) == 1
+    last = claim(connection, process)
+    assert (last.failures, last.handle, do.run_row(connection, run)["attempt"]) == (4, "8 456", 3)
+
+
+def test_reports_that_are_told_together_are_answered_each(connection: Connection, process: int) -> None:
+    for number in range(3):
+        do.start(connection, do.operator(connection, f"op{number}"))
+    grants = jobs.claim(connection, process, ["default"], 9)
+    running = [jobs.Report(*grant.key, State.RUNNING) for grant in grants]
+    stale = jobs.Report(grants[1].id, grants[1].epoch + 1, State.FAILED)
+    ended = jobs.Report(*grants[0].key, State.SUCCEEDED, exit_code=0, cpu_seconds=1.5, memory_peak=4096)
+    assert jobs.report(connection, *running, stale, ended) == [True, True, True, False, True]
+    row = do.run_row(connection, grants[0].id)
+    assert (row["state"], row["cpu_seconds"], row["memory_peak"]) == ("succeeded", 1.5, 4096)
 
 
 def test_a_delay_is_waited_for(connection: Connection, process: int) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Self
 import psycopg
 
 from pgsig.errors import InvalidInput, Problem
+from pgsig.failpoints import reached
 from pgsig.model import Json
 from pgsig.store.database import Database, query, translate, translated
 
@@ -99,8 +100,12 @@ class Client:
     def _call(self, name: str, given: dict[str, Any], connection: Any) -> list[int]:
         statement = query(name)
         if connection is None:
+            reached("client.emitting")
             with self._database.transaction() as own:
-                return [row[0] for row in own.execute(statement.encode(), given)]
+                found = [row[0] for row in own.execute(statement.encode(), given)]
+                reached("client.emitted")
+            reached("client.answering")
+            return found
         if isinstance(connection, psycopg.Connection):
             with translated():
                 return [row[0] for row in _plain_rows(connection, statement, given)]

@@ -32,6 +32,7 @@ from apscheduler.triggers.base import BaseTrigger
 from pgsig import __version__
 from pgsig.condition import schedule
 from pgsig.errors import Unavailable
+from pgsig.failpoints import reached
 from pgsig.settings import Settings
 from pgsig.store import processes, triggers
 from pgsig.store.database import Connection, connect
@@ -113,6 +114,7 @@ class Clock:
         connection.add_notify_handler(self._heard)
         connection.execute(f"LISTEN {triggers.CHANNEL}".encode())
         self._join(connection)
+        reached("clock.joined")
         self._renew_at = monotonic() + self.settings.lease_seconds / 3
         self._reload_at = 0.0
         return connection
@@ -126,6 +128,7 @@ class Clock:
         if monotonic() >= self._reload_at:
             self._reload_at = monotonic() + RELOAD_EVERY
             self._load(connection)
+            reached("clock.loaded")
         self._fire(connection)
         if monotonic() >= self._renew_at:
             self._renew_at = monotonic() + self.settings.lease_seconds / 3
@@ -164,7 +167,9 @@ class Clock:
             batch = dict(self._due)
         if not batch:
             return
+        reached("clock.firing")
         self.fired += triggers.fire(connection, batch.items())
+        reached("clock.fired")
         with self._guard:
             for trigger, moment in batch.items():
                 if self._due.get(trigger) == moment:

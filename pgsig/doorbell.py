@@ -21,6 +21,7 @@ import psycopg
 from psycopg import pq
 
 from pgsig.errors import PgsigError
+from pgsig.failpoints import reached
 from pgsig.store.database import Connection, connect
 
 CHANNEL = "pgsig_signals"
@@ -87,6 +88,7 @@ class Doorbell:
                 self._leave_line(self._hand)
             self._hand.execute(AWAKEN)
             self._awake = True
+            reached("bell.disarmed")
             if self.held:
                 self.held = False
                 self._hand.execute(LET_GO)
@@ -145,6 +147,7 @@ class Doorbell:
         else:
             self._in_line, self._surely = True, False
             hand.pgconn.send_query(STAND_IN_LINE.encode())
+        reached("bell.armed")
         return True
 
     def _arrived(self, ears: Connection, hand: Connection) -> bool:

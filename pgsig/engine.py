@@ -56,12 +56,12 @@ class Engine:
             if not taken.signals:
                 return Step()
             self.at_work = [signal.id for signal in taken.signals]
-            reached("taken")
+            reached("engine.taken")
             catalog = self.definitions(taken.revisions)
             matches = match(catalog, taken.signals)
             actions = self.evaluate(catalog, matches, suspects or {}, poison or {}) if matches else 0
-            reached("recorded")
-        reached("committed")
+            reached("engine.recorded")
+        reached("engine.committed")
         return Step(len(taken.signals), actions, taken.signals[-1].id)
 
     def evaluate(
@@ -77,7 +77,7 @@ class Engine:
             answers |= ask_functions([*held, *sound], states, answers, ask)
         decision = decide(catalog, sound, Past(states, live, held), answers, suspects)
         decision.fates += put_aside(matches, poison)
-        reached("decided")
+        reached("engine.decided")
         self.record(decision)
         return len(decision.orders)
 
@@ -98,6 +98,7 @@ class Engine:
             keys = [(order.operator.id, order.subject) for order in decision.orders]
             wanted = sum(runs_wanted(order) for order in decision.orders)
             instances, pairs = signals.lock(self.connection, keys, wanted)
+            reached("engine.locked")
             action_ids = [pair[0] for pair in pairs[: len(keys)]]
             run_ids = iter([pair[1] for pair in pairs])
             for order, action_id, key in zip(decision.orders, action_ids, keys, strict=True):
@@ -121,6 +122,7 @@ class Engine:
 
     def fire_timers(self) -> float | None:
         """Let what fell due become signals. Returns the seconds until the next timer, None when none is set."""
+        reached("engine.timers")
         return signals.fire_timers(self.connection)
 
     def definitions(self, revisions: dict[int, int]) -> Catalog:

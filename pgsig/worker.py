@@ -15,6 +15,7 @@ from pgsig import __version__
 from pgsig.doorbell import Doorbell
 from pgsig.engine import Engine, Step
 from pgsig.errors import PgsigError, Unavailable
+from pgsig.failpoints import reached
 from pgsig.settings import Settings
 from pgsig.store import housekeeping, processes
 from pgsig.store.database import Connection, connect
@@ -88,7 +89,9 @@ class Worker:
     def open(self) -> Session:
         connection = connect(self.settings.direct_url, name=f"worker {self.name}")
         check(connection)
-        return Session(connection, Engine(connection), self.join(connection))
+        process = self.join(connection)
+        reached("worker.joined")
+        return Session(connection, Engine(connection), process)
 
     def join(self, connection: Connection) -> int:
         return processes.join(connection, "worker", self.name, __version__, lease=self.ttl)
@@ -149,6 +152,7 @@ class Worker:
     def rest(self, due: float | None = None) -> None:
         """Sleep until somebody rings, the next timer is due, or the poll interval is over; jittered, so that many workers do not
         look at once. due: seconds until the next timer."""
+        reached("worker.resting")
         wanted = self.settings.poll_seconds * random.uniform(0.75, 1.0)  # noqa: S311 - jitter, no secret
         if due is not None:
             wanted = min(wanted, due)
@@ -169,6 +173,7 @@ class Worker:
         now = time.monotonic()
         if now - self._tended >= TEND_EVERY:
             self._tended = now
+            reached("worker.tending")
             detail = {"listening": self.bell.listening, "bell": self.bell.held}
             if not processes.renew(session.connection, session.process_id, lease=self.ttl, detail=detail):
                 session.process_id = self.join(session.connection)

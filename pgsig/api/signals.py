@@ -15,6 +15,7 @@ from pgsig.api.problems import Refusal
 from pgsig.api.reply import plain, reply, signal
 from pgsig.condition import pattern
 from pgsig.errors import Conflict, InvalidInput, NotFound, Problem
+from pgsig.failpoints import reached
 from pgsig.model import Json
 from pgsig.store import doors
 from pgsig.store.reading import Filter, reading, row, rows
@@ -57,8 +58,12 @@ def emit_text(
                 seen = {problem.where for problem in found}
                 found += [p for p in doors.problems(connection, known, "default") if p.where not in seen]
             raise InvalidInput(sorted(found, key=lambda problem: _place(problem.where)))
+        reached("web.emitting")
         with database().transaction() as connection:
-            return doors.emit(connection, text, source=source, event_id=event_id)
+            emitted = doors.emit(connection, text, source=source, event_id=event_id)
+            reached("web.emitted")
+        reached("web.answering")
+        return emitted
     except InvalidInput as error:
         if not one:
             raise

@@ -25,6 +25,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pgsig.condition import pattern as patterns
 from pgsig.errors import Conflict, InvalidInput, NotFound, Problem, Unavailable
+from pgsig.failpoints import reached
 from pgsig.runner.http import LONGEST_WAIT, Raw, Refused, Server
 from pgsig.runner.session import Say, SayReady, SayReload, Session
 from pgsig.settings import Settings
@@ -125,8 +126,11 @@ class Door:
         signals = body if isinstance(body, list) else [body]
         if not signals:
             return {"ids": []}
+        reached("door.emitting")
         with self._database.transaction() as connection:
             ids = in_job.emit(connection, *grant.key, grant.namespace, f"{grant.workflow}.{grant.operator}", signals)
+            reached("door.emitted")
+        reached("door.answering")
         return {"ids": ids}
 
     def signals(self, session: Session, query: dict[str, str], _: Any) -> Any:
@@ -166,6 +170,7 @@ class Door:
                 raise InvalidInput([problem], subject="the request")
             with self._database.transaction() as connection:
                 in_job.note(connection, *session.grant.key, what, body)
+                reached("door.noting")
             return {"ok": True}
 
         return keep

@@ -21,6 +21,7 @@ import socket
 import sys
 import time
 
+from pgsig.failpoints import reached
 from pgsig.runner import tree
 
 LONGEST_SLEEP = 1.0  # seconds: select() does not count the time that a machine sleeps
@@ -43,6 +44,7 @@ class Guard:
 
     def watch(self) -> None:
         """Until the runner ends, in whatever way."""
+        reached("guard.watching")
         with contextlib.suppress(OSError):  # gone already: listen() finds out
             self.line.sendall(b"ready\n")
         while True:
@@ -63,6 +65,7 @@ class Guard:
         if not data:
             self.bury()
             return False
+        reached("guard.heard")
         *lines, self.rest = (self.rest + data).split(b"\n")
         for line in lines:
             word, _, rest = line.partition(b" ")
@@ -79,17 +82,21 @@ class Guard:
 
     def fence(self) -> None:
         """The lease is over: kill before anybody else may start the same runs."""
+        reached("guard.fencing")
         doomed = {pid: root for pid, (root, keep) in self.jobs.items() if not keep}
         with contextlib.suppress(OSError):  # a frozen runner does not read; it must not hold this up
             self.line.send(b"fenced " + b" ".join(str(pid).encode() for pid in doomed) + b"\n", socket.MSG_DONTWAIT)
         self.kill(list(doomed.values()))
+        reached("guard.fenced")
         for pid in doomed:
             self.jobs.pop(pid)
 
     def bury(self) -> None:
         """The runner is dead: so are its jobs, also one that it started without getting to say so."""
+        reached("guard.burying")
         roots = [root for root, _ in self.jobs.values()]
         self.kill(roots)
+        reached("guard.killing")
         tree.kill_until_gone(lambda: tree.carriers(self.mark), self.wait, rounds=1000)
         # One more look for what was between fork and exec, where a child still has the runner's environment.
         self.wait(0.2)

@@ -6,6 +6,7 @@ import os
 import socket
 
 from pgsig import __version__
+from pgsig.failpoints import reached
 from pgsig.runner import tree
 from pgsig.runner.fence import Fence
 from pgsig.runner.guard import boottime
@@ -27,7 +28,9 @@ class Lease:
     def renew(self, work: Connection) -> bool:
         """Prolong it. False: there is none, or the runner was declared dead."""
         asked_at = boottime()
+        reached("link.renewing")
         if self.process is not None and jobs.renew(work, self.process, lease=self.settings.lease_seconds):
+            reached("link.renewed")
             self.fence.renewed(asked_at, self.settings.lease_seconds)
             return True
         self.process = None
@@ -52,4 +55,5 @@ class Lease:
         detail = {"machine": machine(), "mark": self.fence.mark, "started": me.started if me else 0}
         jobs.renew(work, process, lease=settings.lease_seconds, detail=detail)
         self.process = process
+        reached("link.joined")
         self.fence.renewed(asked_at, settings.lease_seconds)

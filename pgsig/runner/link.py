@@ -16,6 +16,7 @@ from time import monotonic
 
 import psycopg
 
+from pgsig.failpoints import reached
 from pgsig.model import State
 from pgsig.runner.events import Dispossessed, Event, Granted, GrantOver, ReloadWanted, StopWanted
 from pgsig.runner.fence import Fence
@@ -109,6 +110,7 @@ class Link:
             lines = None
             try:
                 lines = Lines(self.settings, self.name)
+                reached("link.connected")
                 self._look, self._due = True, dict.fromkeys(self._due, 0.0)
                 self.connected.set()
                 pause = FIRST_BACKOFF
@@ -139,6 +141,7 @@ class Link:
             if SIGNALS in said:
                 self._ring()
         if self.process is not None:
+            reached("link.leaving")
             jobs.leave(lines.work, self.process)
 
     def _is_due(self, what: str, every: float) -> bool:
@@ -155,6 +158,7 @@ class Link:
             self._compare(work)
         self._say_all(work)
         if self._is_due("flush", FLUSH_EVERY):
+            reached("link.flushing")
             self.output.flush(work)
         if self._is_due("poll", self.settings.poll_seconds):
             self._look = True
@@ -208,6 +212,7 @@ class Link:
         """Find grants whose answer was lost on the way, and jobs whose grant is gone."""
         if self.process is None:
             return
+        reached("link.comparing")
         held = {(one.run_id, one.epoch): one for one in jobs.held(work, self.process)}
         with self._lock:
             mine = dict(self._grants)
@@ -253,20 +258,29 @@ class Link:
     def _say(self, work: Connection, items: Sequence[Say]) -> list[bool]:
         match items[0]:
             case SayReady(session=session):
-                return [jobs.ready(work, *session.grant.key)]
+                reached("link.ready")
+                said = jobs.ready(work, *session.grant.key)
+                reached("link.was_ready")
+                return [said]
             case SayReload(session=session, id=reload, state=state, reason=reason):
-                return [jobs.report_reload(work, reload, session.grant.epoch, state, reason)]
+                reached("link.reload")
+                said = jobs.report_reload(work, reload, session.grant.epoch, state, reason)
+                reached("link.reloaded")
+                return [said]
             case SayState():
                 reports = [item for item in items if isinstance(item, SayState)]
                 for item in reports:
                     if item.last:
+                        reached("link.ended")
                         self.output.copy(work, item.session, last=True)
                 return self._report(work, [item.report for item in reports])
         raise TypeError(type(items[0]).__name__)
 
     def _report(self, work: Connection, reports: Sequence[jobs.Report]) -> list[bool]:
         try:
+            reached("link.reporting")
             answers = jobs.report(work, *reports)
+            reached("link.reported")
         except OUTAGE:
             raise
         except psycopg.Error:
@@ -292,7 +306,10 @@ class Link:
     def _obey(self, work: Connection) -> None:
         if self.process is None:
             return
-        for order in jobs.orders(work, self.process):
+        orders = jobs.orders(work, self.process)
+        if orders:
+            reached("link.ordered")
+        for order in orders:
             if order.stop:
                 self._tell(StopWanted(order.run_id, order.epoch))
             elif order.reload_id is not None:
@@ -304,15 +321,20 @@ class Link:
         if self.process is None or free <= 0 or not self.claiming or not self._alive():
             return
         try:
+            reached("link.claiming")
             grants = jobs.claim(work, self.process, self.settings.pools, free, self.settings.labels)
         except psycopg.Error as error:
             if error.sqlstate != "PS301":
                 raise
             self._due["renew"] = 0.0
             return
+        if grants:
+            reached("link.claimed")
         with self._lock:
             for grant in grants:
                 self._grants[grant.key] = True
+        if grants:
+            reached("link.granted")
         for grant in grants:
             self._tell(Granted(grant))
         if grants:

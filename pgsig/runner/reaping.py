@@ -7,6 +7,7 @@ import os
 import socket
 from pathlib import Path
 
+from pgsig.failpoints import reached
 from pgsig.runner import tree
 from pgsig.runner.place import kill_orphans
 from pgsig.store import jobs
@@ -16,6 +17,7 @@ from pgsig.store.database import Connection
 def bury_neighbours(work: Connection, process: int) -> None:
     """Declare dead the runners of this very machine whose process is gone, once nothing of their jobs is left. Nobody has
     to wait for a lease where it can be seen how it is."""
+    reached("link.burying")
     for other in jobs.neighbours(work, process, machine()):
         found = tree.look(other.pid)
         dead = found is None or found.zombie or found.started != other.detail.get("started")

@@ -9,6 +9,7 @@ from typing import Any
 
 from pgsig.condition.duration import seconds, text
 from pgsig.decide.retry import How, Next, Outcome, after
+from pgsig.failpoints import reached
 from pgsig.model import Kind, State
 from pgsig.runner.door import Door
 from pgsig.runner.engine import Engine, Exit, NotStarted
@@ -111,6 +112,7 @@ class Supervisor:
             # It would be killed at once. Nothing has begun, so nothing is charged.
             self._conclude(session, Outcome(How.HANDED_OVER, detail="its runner could not start it in time"))
             return
+        reached("run.starting")
         try:
             if grant.problem:
                 raise NotStarted(grant.problem, hopeless=True)
@@ -122,6 +124,7 @@ class Supervisor:
             session.place = self.spool.place(grant, url=self.door.url, token=session.token)
             session.tail = Tail(session.place.output, self.settings.log_kib * 1024)
             self.door.admit(session)
+            reached("run.placed")
             handle = self._adopted(session) or self.engine.start(grant, session.place)
         except NotStarted as error:
             self._conclude(session, Outcome(How.NOT_STARTED, detail=error.reason, hopeless=error.hopeless))
@@ -132,8 +135,10 @@ class Supervisor:
                 Outcome(How.NOT_STARTED, detail=str(error), hopeless=isinstance(error, ValueError)),
             )
             return
+        reached("run.spawned")
         now = monotonic()
         self.fence.began(handle.identity, session.place.mark, keep=grant.spec.get("on_lease_loss") == "keep")
+        reached("run.began")
         self.jobs[grant.id] = Job(session, handle, began_at=now, timeout_at=now + timeout)
         self.link.output.follow(session)
         self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=handle.identity)))
@@ -179,6 +184,7 @@ class Supervisor:
                 self._ask_to_end(job, "shutdown")
             if job.kill_at <= now:
                 job.forced = True
+                reached("run.killing")
                 self.engine.kill(job.handle)
                 job.kill_at = now + LOOK_EVERY
             for reload in job.session.overdue(now):
@@ -193,6 +199,7 @@ class Supervisor:
             first, job.why = not job.why, why
             if first:
                 job.kill_at = monotonic() + job.grace
+                reached("run.stopping")
                 self.engine.stop(job.handle)
                 with job.session.changed:
                     job.session.changed.notify_all()
@@ -230,6 +237,7 @@ class Supervisor:
 
     def _ended(self, job: Job, end: Exit) -> None:
         del self.jobs[job.grant.id]
+        reached("run.ended")
         self.fence.ended(job.handle.identity)
         if job.why == "over":
             self.door.dismiss(job.session)

@@ -18,6 +18,7 @@ from pgsig.definition import Definition, parse
 from pgsig.definition.changes import Changes, KnownOperator, compare
 from pgsig.definition.check import FunctionUse
 from pgsig.errors import Conflict, InvalidInput, Problem
+from pgsig.failpoints import reached
 from pgsig.model import Action, Json, Kind, Operator, Rule
 from pgsig.store.database import Connection, query, translated
 
@@ -45,6 +46,7 @@ def apply(connection: Connection, document: Definition | Json, *, base: int | No
     definition = document if isinstance(document, Definition) else parse(document)
     with translated(), connection.transaction():
         lane = _rows(connection, "lock_lane", namespace=definition.namespace)[0]["lane"]
+        reached("apply.locked")
         changes, known = _compare(connection, definition)
         if base is not None and base != changes.before:
             raise Conflict(
@@ -58,7 +60,9 @@ def apply(connection: Connection, document: Definition | Json, *, base: int | No
             return Applied(changes.before, changes)
         version = changes.before + 1
         _save(connection, definition, changes, known, version)
+        reached("apply.saved")
         _do(connection, "announce_definitions", lane=lane)
+    reached("apply.committed")
     return Applied(version, changes)
 
 

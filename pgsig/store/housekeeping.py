@@ -9,6 +9,7 @@ import psycopg
 from psycopg import sql
 
 from pgsig.decide.retry import How, Outcome, after
+from pgsig.failpoints import reached
 from pgsig.store import jobs
 from pgsig.store.database import Connection, query
 
@@ -20,6 +21,7 @@ def reap(connection: Connection, *, quiet: float) -> int:
     """Give the runs of dead runners to others, or end them, as their policy says. Returns how many. quiet: see `jobs.reap`."""
     reaped = 0
     for run in jobs.reap(connection, quiet=quiet):
+        reached("reap.found")
         lost = (
             Outcome(How.ASKED, detail="its runner was lost while it stopped")
             if run.desired == "stop"
@@ -33,6 +35,7 @@ def reap(connection: Connection, *, quiet: float) -> int:
         )
         if jobs.report(connection, report) == [True]:
             reaped += 1
+            reached("reap.reported")
             log.warning("run %s lost its runner: %s", run.run_id, then.state)
     return reaped
 

@@ -14,7 +14,7 @@ from pgsig.model import MOVES, State
 from pgsig.store.database import Connection, connect
 from tests.flow.machine import Machine, emitters, keys, namespaces, refused, subjects, workers
 
-POINTS = ("taken", "decided", "recorded", "committed")
+POINTS = ("engine.taken", "engine.decided", "engine.recorded", "engine.committed")
 REPORTS = ("running", "succeeded", "failed", "lost", "retrying", "stopped")
 
 
@@ -42,7 +42,7 @@ class Model(Machine):
             taken = engine.step(limit, poison=self.poison).taken
         except failpoints.FailpointError as point:
             crashed = True
-            taken = len(engine.at_work) if str(point) == "committed" else 0
+            taken = len(engine.at_work) if str(point) == "engine.committed" else 0
         finally:
             failpoints.arm("")
         if taken:

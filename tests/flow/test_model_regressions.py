@@ -42,7 +42,7 @@ def test_what_is_put_aside_is_so_for_every_rule_that_names_its_key(model: Model)
 def test_a_signal_without_the_path_reaches_every_live_instance(model: Model) -> None:
     begin(model, stop=[{"all": [A, B], "by": "$.k"}])
     model.order(0, "w.x", "START", "s")
-    model.meet(0, "taken", 0, 0, "a", "s", dies=False)
+    model.meet(0, "engine.taken", 0, 0, "a", "s", dies=False)
 
 
 @pytest.mark.parametrize("limit", [1, 100])
@@ -80,7 +80,7 @@ def test_time_goes_on_over_a_pause_that_drops(model: Model) -> None:
     assert model.ask("SELECT count(*) FROM pgsig.actions WHERE action = 'START'") == 1
 
 
-@pytest.mark.parametrize("point", ["taken", "decided", "recorded", "committed"])
+@pytest.mark.parametrize("point", ["engine.taken", "engine.decided", "engine.recorded", "engine.committed"])
 def test_a_crash_at_each_point(model: Model, point: str) -> None:
     begin(model, start={"all": [A, B]})
     emit(model, ("a", "1", "s"), ("b", "1", "s"))

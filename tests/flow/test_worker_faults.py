@@ -23,7 +23,7 @@ from tests.support_core import Connection, WorkerProcess, one, operator, workers
 
 pytestmark = pytest.mark.faults
 
-FAILPOINTS = ("taken", "decided", "recorded", "committed")
+FAILPOINTS = ("engine.taken", "engine.decided", "engine.locked", "engine.recorded", "engine.committed")
 ONLY_BY_BELL = 60  # seconds of poll interval: longer than any test waits
 SOON = 10.0
 
@@ -134,7 +134,7 @@ def test_worker_killed_at(database: str, loaded: Connection, point: str) -> None
     doomed.wait_until_ready(loaded)
     signal = emit(loaded)
     assert doomed.process.wait(SOON) == -9
-    assert causes(loaded) == ([signal] if point == "committed" else [])
+    assert causes(loaded) == ([signal] if point == "engine.committed" else [])
     with workers(database):
         wait_for_causes(loaded, [signal])
         wait_for_causes(loaded, [signal, emit(loaded)])

@@ -16,8 +16,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from pgsig import embedded
-from pgsig.embedded import Binaries, EmbeddedPostgres
+from pgsig.embedded import Binaries, EmbeddedPostgres, binaries, find_binaries
+from pgsig.embedded import server as of_server
+from pgsig.embedded.identity import choose_identity
 from pgsig.errors import PgsigError
 from tests.support import wait_for
 
@@ -152,8 +153,8 @@ def test_a_kept_port_that_was_taken_meanwhile_is_replaced(
         again = EmbeddedPostgres(second.data_dir, fsync=False, settings=SMALL)
         # Even when the look said that it was free: somebody may be faster.
         looks = iter([True])
-        real = embedded._port_is_free
-        monkeypatch.setattr(embedded, "_port_is_free", lambda port: next(looks, None) or real(port))
+        real = of_server._port_is_free
+        monkeypatch.setattr(of_server, "_port_is_free", lambda port: next(looks, None) or real(port))
         with again:
             assert again.port != taken
             assert ask(again, "SELECT 1") == 1
@@ -176,18 +177,18 @@ def test_too_old_programs_are_refused(folder: Path, monkeypatch: pytest.MonkeyPa
         program.chmod(0o755)
     monkeypatch.setenv("PGSIG_PG_BIN", str(folder))
     with pytest.raises(PgsigError, match=r"14\.23 .* too old: pgsig needs 15 or later") as caught:
-        embedded.find_binaries()
+        find_binaries()
     assert caught.value.where == "PGSIG_PG_BIN"
 
 
 def test_missing_programs_are_named_with_the_way_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGSIG_PG_BIN", str(folder / "nowhere"))
     with pytest.raises(PgsigError, match="does not hold working programs"):
-        embedded.find_binaries()
+        find_binaries()
     monkeypatch.delenv("PGSIG_PG_BIN")
-    monkeypatch.setattr(embedded, "_candidates", lambda: iter(()))
+    monkeypatch.setattr(binaries, "_candidates", lambda: iter(()))
     with pytest.raises(PgsigError, match="no Postgres programs") as caught:
-        embedded.find_binaries()
+        find_binaries()
     assert "pgsig[embedded]" in caught.value.fix
 
 
@@ -281,8 +282,8 @@ def test_as_root_nothing_outside_its_directory_is_changed(
 ) -> None:
     if way == "dropped":
         monkeypatch.setenv("PGSIG_NO_USERNS", "1")
-    found: Binaries = embedded.find_binaries()
-    identity = embedded.choose_identity(found)
+    found: Binaries = find_binaries()
+    identity = choose_identity(found)
     if way == "namespace" and identity.argument != way:
         pytest.skip("user namespaces are refused here")
     watched = [folder, *folder.parents, Path.home(), found.directory]

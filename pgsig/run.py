@@ -3,7 +3,7 @@
     run.id, run.attempt, run.generation, run.workflow, run.operator, run.subject, run.namespace, run.action
     run.params                the operator's parameters, with those of this run
     run.cause                 the signals that led to it: each has key, subject, value, id
-    run.checkpoint_value      what an earlier attempt left by run.checkpoint(), else None
+    run.checkpoint_value      what an earlier attempt, or of a streaming operator the run before, left by run.checkpoint(), else None
 
     run.emit("model.trained", {"auc": 0.9})        run.signals("config.**")
     run.ready()  run.progress(3, 10)  run.result({"rows": 7})  run.checkpoint({"at": 42})
@@ -121,7 +121,7 @@ def result(value: Any) -> None:
 
 
 def checkpoint(value: Any) -> None:
-    """Keep a JSON value for the next attempt, which finds it in `checkpoint_value`."""
+    """Keep a JSON value for the next attempt, and for the next run of a streaming operator: they find it in `checkpoint_value`."""
     _call("POST", "/checkpoint", value)
 
 

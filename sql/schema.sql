@@ -355,6 +355,7 @@ TABLE pgsig_private.run (
 CREATE INDEX run_action ON pgsig_private.run USING btree (action_id)
 CREATE INDEX run_alive ON pgsig_private.run USING btree (operator_id, subject, id) WHERE (state = ANY (ARRAY['queued'::text, 'starting'::text, 'running'::text, 'retrying'::text]))
 CREATE INDEX run_blocked ON pgsig_private.run USING btree (limit_key, priority DESC, id) WHERE blocked
+CREATE INDEX run_checkpoint ON pgsig_private.run USING btree (operator_id, subject, id) WHERE (checkpoint IS NOT NULL)
 CREATE INDEX run_claim ON pgsig_private.run USING btree (pool, priority DESC, claimable_at, id) WHERE ((state = ANY (ARRAY['queued'::text, 'retrying'::text])) AND (claimable_at IS NOT NULL))
 CREATE INDEX run_limit ON pgsig_private.run USING btree (limit_key) WHERE ((limit_key IS NOT NULL) AND (state = ANY (ARRAY['starting'::text, 'running'::text])))
 CREATE INDEX run_operator ON pgsig_private.run USING btree (operator_id, id)
@@ -454,6 +455,7 @@ FUNCTION pgsig_private.found(jsonb,jsonb,bigint) RETURNS bigint[]
 FUNCTION pgsig_private.is_evaluated(pgsig.signals) RETURNS boolean
 FUNCTION pgsig_private.join_processes(text,text,text,integer,text,text[],integer,interval,text[]) RETURNS bigint
 FUNCTION pgsig_private.key_fits(text,text) RETURNS boolean
+FUNCTION pgsig_private.last_checkpoint(pgsig_private.run) RETURNS jsonb
 FUNCTION pgsig_private.last_seen(jsonb,pgsig_private.rule,text,text,jsonb) RETURNS jsonb
 FUNCTION pgsig_private.leaf_text(jsonb) RETURNS text
 FUNCTION pgsig_private.length_text(jsonb) RETURNS text

@@ -4,7 +4,8 @@ Why: a crash loop has to be counted where every runner can see it, so `failures`
 `labels` says what a runner must have; `limit_key` and `limit_most` say how many runs with the same key may be alive at once, whatever
 operator they belong to. A run whose key is full is `blocked`: it leaves the line, so that it does not stand in the way of others, and
 is put back when a run with its key ends. A pool's limit stands in a table of its own, because pools are shared by workflows. `handle` is an
-engine's name for the job, by which another runner can take it over; `cpu_seconds` and `memory_peak` are what it used.
+engine's name for the job, by which another runner can take it over; `cpu_seconds` and `memory_peak` are what it used. A streaming
+operator's checkpoint outlives its run: the next generation finds the newest by an index of its own.
 
 Revision ID: 0004
 Revises: 0003
@@ -35,6 +36,8 @@ def upgrade() -> None:
         -- How many runs with a key, or in a pool, are alive; and who waits for one of them to end.
         CREATE INDEX run_limit   ON pgsig_private.run (limit_key) WHERE limit_key IS NOT NULL AND state IN ('starting', 'running');
         CREATE INDEX run_blocked ON pgsig_private.run (limit_key, priority DESC, id) WHERE blocked;
+        -- What the next generation of a streaming operator goes on from.
+        CREATE INDEX run_checkpoint ON pgsig_private.run (operator_id, subject, id) WHERE checkpoint IS NOT NULL;
         CREATE INDEX run_pool    ON pgsig_private.run (pool) WHERE state IN ('starting', 'running');
 
         ALTER TABLE pgsig_private.process ADD COLUMN labels text[] NOT NULL DEFAULT '{}';
@@ -63,7 +66,7 @@ def downgrade() -> None:
         DROP FUNCTION IF EXISTS pgsig_private.join_processes(text, text, text, integer, text, text[], integer, interval, text[]);
         DROP TABLE pgsig_private.pool;
         ALTER TABLE pgsig_private.process DROP COLUMN labels;
-        DROP INDEX pgsig_private.run_limit, pgsig_private.run_blocked, pgsig_private.run_pool;
+        DROP INDEX pgsig_private.run_limit, pgsig_private.run_blocked, pgsig_private.run_pool, pgsig_private.run_checkpoint;
         ALTER TABLE pgsig_private.run
             DROP COLUMN failures, DROP COLUMN labels, DROP COLUMN limit_key, DROP COLUMN limit_most, DROP COLUMN blocked,
             DROP COLUMN handle, DROP COLUMN cpu_seconds, DROP COLUMN memory_peak;

@@ -199,7 +199,8 @@ BEGIN
     RETURN QUERY
         SELECT r.id, r.epoch, r.attempt, r.generation, w.namespace, w.name, o.name, r.subject, v.kind, v.spec,
                CASE WHEN v.spec ? 'params_from' THEN r.params || pgsig_private.params_from(v.spec->'params_from', r.evidence) ELSE r.params END,
-               coalesce(pgsig_private.signals_as_json(r.evidence), '[]'), a.action, r.depth, r.handover_of, r.checkpoint, r.failures, r.handle
+               coalesce(pgsig_private.signals_as_json(r.evidence), '[]'), a.action, r.depth, r.handover_of,
+               CASE v.kind WHEN 'streaming' THEN pgsig_private.last_checkpoint(r) ELSE r.checkpoint END, r.failures, r.handle
           FROM pgsig_private.run r
           JOIN pgsig_private.operator o ON o.id = r.operator_id
           JOIN pgsig_private.workflow w ON w.id = o.workflow_id
@@ -207,6 +208,16 @@ BEGIN
           LEFT JOIN pgsig_private.action a ON a.id = r.action_id
          WHERE r.id = ANY (v_taken) ORDER BY r.id;
 END $$;
+
+-- Where a streaming run goes on: at its own checkpoint, at that of the one it takes over from, or at the newest of an earlier generation.
+CREATE OR REPLACE FUNCTION pgsig_private.last_checkpoint(p_run pgsig_private.run) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT coalesce(p_run.checkpoint,
+        (SELECT h.checkpoint FROM pgsig_private.run h WHERE h.id = p_run.handover_of),
+        (SELECT c.checkpoint FROM pgsig_private.run c
+          WHERE c.operator_id = p_run.operator_id AND c.subject = p_run.subject AND c.checkpoint IS NOT NULL AND c.id < p_run.id
+          ORDER BY c.id DESC LIMIT 1))
+$$;
 
 -- Parameters that come from the signals behind a run: each path's value in the newest of them that has it.
 CREATE OR REPLACE FUNCTION pgsig_private.params_from(p_paths jsonb, p_evidence bigint[]) RETURNS jsonb

@@ -84,6 +84,32 @@ def test_a_crash_loop_is_counted_wherever_the_next_attempt_runs(connection: Conn
     assert (last.failures, last.handle, do.run_row(connection, run)["attempt"]) == (4, "8 456", 3)
 
 
+def test_a_checkpoint_goes_to_the_next_generation_of_what_never_ends(connection: Connection, process: int) -> None:
+    for kind, inherited in (("streaming", '{"at": 7}'), ("batch", None)):
+        operator = do.operator(connection, kind, kind)
+        do.start(connection, operator)
+        grant = claim(connection, process)
+        jobs.report(connection, jobs.Report(*grant.key, State.RUNNING))
+        in_job.note(connection, *grant.key, "checkpoint", {"at": 7})
+        jobs.report(connection, jobs.Report(*grant.key, State.RETRYING))
+        again = claim(connection, process)
+        assert again.checkpoint == '{"at": 7}'
+        jobs.report(connection, jobs.Report(*again.key, State.STOPPED))
+        do.start(connection, operator)
+        assert claim(connection, process).checkpoint == inherited
+
+
+def test_a_handover_goes_on_where_its_own_predecessor_is(connection: Connection, process: int) -> None:
+    operator = do.operator(connection, "op", "streaming", replicas=2)
+    first, second = (do.start(connection, operator, slots=3) for _ in range(2))
+    for grant in jobs.claim(connection, process, ["default"], 9):
+        jobs.report(connection, jobs.Report(*grant.key, State.RUNNING))
+        in_job.note(connection, *grant.key, "checkpoint", grant.id)
+    assert first < second
+    do.start(connection, operator, slots=3, handover_of=first)
+    assert claim(connection, process).checkpoint == str(first)
+
+
 def test_reports_that_are_told_together_are_answered_each(connection: Connection, process: int) -> None:
     for number in range(3):
         do.start(connection, do.operator(connection, f"op{number}"))

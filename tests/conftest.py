@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -45,6 +46,8 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server, unless one is given or nothing will run, and tell pytest-postgresql its address."""
+    # A shell gives background jobs an ignored SIGINT, and whatever they start inherits that: Ctrl-C could not be tested.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     is_worker = hasattr(config, "workerinput")
     will_run = not (config.option.collectonly or config.option.help or config.option.version)
     if will_run and not is_worker and SERVER not in os.environ:

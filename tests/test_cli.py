@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,23 @@ def here(database: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def program(*argv: str, **options: Any) -> subprocess.Popen[str]:
-    """`pgsig` in a process of its own."""
+@contextlib.contextmanager
+def program(*argv: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """`pgsig` in a process of its own, which does not outlive the block."""
     path = str(Path(cli.__file__).parents[2])
     env = {**os.environ, "PYTHONPATH": path, **options.pop("env", {})}
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "pgsig", *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=env,
         **options,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 # ── usage ──

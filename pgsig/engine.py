@@ -15,7 +15,8 @@ from functools import partial
 
 from pgsig.decide.catalog import Catalog, build
 from pgsig.decide.custom import ask_functions
-from pgsig.decide.decide import Decision, Fate, Past, decide, needs
+from pgsig.decide.decide import decide
+from pgsig.decide.decision import Decision, Fate, Past, needs
 from pgsig.decide.match import Match, is_resume, match, questions
 from pgsig.decide.plan import Effects, carry_out, runs_wanted
 from pgsig.failpoints import reached

@@ -15,7 +15,8 @@ from pgsig.condition import jsonpath
 from pgsig.condition.duration import limit
 from pgsig.decide.catalog import Catalog, build
 from pgsig.decide.custom import StateKey, Verdict, ask_functions
-from pgsig.decide.decide import Decision, Past, decide, needs
+from pgsig.decide.decide import decide
+from pgsig.decide.decision import Decision, Past, needs
 from pgsig.decide.match import Answers, Match, is_resume, match, questions
 from pgsig.decide.plan import Effects, Order, carry_out
 from pgsig.definition import Definition, OperatorDefinition

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgsig.decide.custom import StateKey, Verdict
-from pgsig.decide.decide import Needs
+from pgsig.decide.decision import Needs
 from pgsig.model import Instance, Json, LiveRun, Signal, State
 from pgsig.store.database import Connection, query
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pgsig.decide.catalog import build
-from pgsig.decide.decide import Past, decide, needs
+from pgsig.decide.decide import decide
+from pgsig.decide.decision import Past, needs
 from pgsig.decide.match import match
 from pgsig.engine import settle_memory
 from pgsig.model import Action, Kind, Operator, Rule, Signal

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from pgsig.decide.catalog import Catalog, build
-from pgsig.decide.decide import Decision, Past, decide, needs
+from pgsig.decide.decide import decide
+from pgsig.decide.decision import Decision, Past, needs
 from pgsig.decide.match import Match, is_resume, match, questions
 from pgsig.decide.plan import Effects, carry_out
 from pgsig.model import MOVES, Instance, LiveRun, Operator, Outcome, Signal, State

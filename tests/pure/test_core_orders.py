@@ -9,7 +9,7 @@ import pytest
 
 from pgsig.decide.catalog import compile_rule
 from pgsig.decide.custom import Verdict, custom_key, instance_of
-from pgsig.decide.decide import Decision, needs
+from pgsig.decide.decision import Decision, needs
 from pgsig.decide.match import Match, equal, is_resume, match, questions
 from pgsig.model import Action, Kind, Outcome, Result, Rule, Signal
 from tests.pure.workbench import Bench, operator

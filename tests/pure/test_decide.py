@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pgsig.decide.decide import Past, decide
+from pgsig.decide.decide import decide
+from pgsig.decide.decision import Past
 from pgsig.decide.match import match
 from pgsig.decide.state import RuleState
 from pgsig.model import Action, Instance, Kind, LiveRun, State

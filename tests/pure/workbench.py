@@ -9,7 +9,8 @@ from itertools import count
 from typing import Any
 
 from pgsig.decide.catalog import Catalog, build
-from pgsig.decide.decide import Decision, Past, decide
+from pgsig.decide.decide import decide
+from pgsig.decide.decision import Decision, Past
 from pgsig.decide.match import Answers, Match, match
 from pgsig.decide.plan import Effects, carry_out
 from pgsig.model import Action, Instance, Json, Kind, Operator, Rule, Signal

@@ -16,6 +16,7 @@ from pgsig.doorbell import Doorbell
 from pgsig.engine import Engine, Step
 from pgsig.errors import PgsigError, Unavailable
 from pgsig.failpoints import reached
+from pgsig.keeper import Keeper
 from pgsig.settings import Settings
 from pgsig.store import housekeeping, processes
 from pgsig.store.database import Connection, connect
@@ -31,7 +32,6 @@ TRIES = 3  # evaluations of one signal that may fail before the rules that fail 
 LAST_TRIES = 5  # before every rule does, as it is not a rule that fails
 ANNOUNCE_EVERY = 0.05  # seconds between two notices to pages and tails, at least
 TEND_EVERY = 1.0  # seconds between two looks at leases
-MAINTAIN_EVERY = 300.0  # seconds between two looks at partitions
 
 
 @dataclass
@@ -58,7 +58,8 @@ class Worker:
         self.suspects: dict[int, str] = {}  # signals that failed so often, with their error
         self.poison: dict[int, str] = {}  # signals to put aside, with their error
         self.unsaid = False  # something changed since the last notice
-        self._announced = self._tended = self._maintained = float("-inf")
+        self._announced = self._tended = float("-inf")
+        self.keeper = Keeper(settings.direct_url, f"worker {self.name}")
 
     def stop(self) -> None:
         """Ask `run` to return after the transaction it is in. May be called from any thread or signal handler."""
@@ -89,6 +90,8 @@ class Worker:
     def open(self) -> Session:
         connection = connect(self.settings.direct_url, name=f"worker {self.name}")
         check(connection)
+        if not self.keeper.started:
+            self.keeper.start()
         process = self.join(connection)
         reached("worker.joined")
         return Session(connection, Engine(connection), process)
@@ -169,7 +172,7 @@ class Worker:
             self.bell.announce("pgsig_changes")
 
     def tend(self, session: Session) -> None:
-        """What is due now and then, at work or not: the lease, the leases of others, partitions."""
+        """What is due now and then, at work or not: the lease, and the leases of others."""
         now = time.monotonic()
         if now - self._tended >= TEND_EVERY:
             self._tended = now
@@ -179,9 +182,6 @@ class Worker:
                 session.process_id = self.join(session.connection)
             housekeeping.reap(session.connection, quiet=self.settings.lease_seconds)
             session.engine.fire_timers()  # also when there is never a moment to rest
-        if now - self._maintained >= MAINTAIN_EVERY:
-            self._maintained = now
-            housekeeping.maintain(session.connection)
 
     @property
     def ttl(self) -> float:
@@ -196,4 +196,5 @@ class Worker:
             except (psycopg.Error, PgsigError):
                 log.debug("worker %s: could not say goodbye", self.name)
             session.connection.close()
+        self.keeper.stop()
         self.bell.close()

@@ -143,7 +143,7 @@ TABLE pgsig_private.action (
     recorded_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     CONSTRAINT action_pkey PRIMARY KEY (id)
     CONSTRAINT action_action_check CHECK ((action = ANY (ARRAY['START'::text, 'STOP'::text, 'RESTART'::text, 'RELOAD'::text, 'NONE'::text])))
-)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
 CREATE INDEX action_by_hand ON pgsig_private.action USING btree (operator_id, subject, id) WHERE (rule_id = 0)
 CREATE INDEX action_cause ON pgsig_private.action USING btree (cause_id)
 CREATE UNIQUE INDEX action_once ON pgsig_private.action USING btree (rule_id, subject, cause_id, nth)
@@ -158,7 +158,7 @@ TABLE pgsig_private.cursor (
     moved_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     CONSTRAINT cursor_pkey PRIMARY KEY (lane, seq)
     CONSTRAINT cursor_check CHECK (((s2 IS NULL) = (last_id IS NULL)))
-)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=1000, autovacuum_analyze_scale_factor=0.2)
 
 TABLE pgsig_private.event (
     namespace text NOT NULL
@@ -168,7 +168,8 @@ TABLE pgsig_private.event (
     digest    bytea NOT NULL
     seen_at   timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     CONSTRAINT event_pkey PRIMARY KEY (namespace, source, event_id)
-)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
+CREATE INDEX event_signal ON pgsig_private.event USING btree (signal_id)
 
 TABLE pgsig_private.instance (
     operator_id bigint NOT NULL
@@ -181,6 +182,23 @@ TABLE pgsig_private.instance (
     CONSTRAINT instance_pkey PRIMARY KEY (operator_id, subject)
     CONSTRAINT instance_desired_check CHECK ((desired = ANY (ARRAY['running'::text, 'stopped'::text])))
 ) WITH (fillfactor=60, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=500)
+
+TABLE pgsig_private.kept_signal (
+    xid        xid8 NOT NULL
+    id         bigint NOT NULL
+    namespace  text NOT NULL
+    key        text NOT NULL
+    subject    text NOT NULL
+    value      jsonb NOT NULL
+    source     text NOT NULL
+    event_id   text
+    run_id     bigint
+    emitted_at timestamp with time zone NOT NULL
+    kind       text NOT NULL
+    depth      smallint NOT NULL
+    lane       smallint NOT NULL
+    CONSTRAINT kept_signal_pkey PRIMARY KEY (id)
+)
 
 TABLE pgsig_private.lane (
     lane     smallint NOT NULL
@@ -195,6 +213,16 @@ TABLE pgsig_private.log (
     at      timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     text    text NOT NULL
     CONSTRAINT log_pkey PRIMARY KEY (run_id, seq)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
+
+TABLE pgsig_private.milestone (
+    at         timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+    signal_id  bigint NOT NULL
+    action_id  bigint NOT NULL
+    run_id     bigint NOT NULL
+    process_id bigint NOT NULL
+    reload_id  bigint NOT NULL
+    CONSTRAINT milestone_pkey PRIMARY KEY (at)
 )
 
 TABLE pgsig_private.operator (
@@ -222,6 +250,14 @@ TABLE pgsig_private.operator_version (
     CONSTRAINT operator_version_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES pgsig_private.operator(id)
 )
 
+TABLE pgsig_private.origin (
+    xid   xid8 NOT NULL DEFAULT pg_current_xact_id()
+    log   oid NOT NULL DEFAULT ('pgsig.signals'::regclass)::oid
+    shift bigint NOT NULL DEFAULT 0
+    since timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+    CONSTRAINT origin_shift_check CHECK ((shift >= 0))
+)
+
 TABLE pgsig_private.outcome (
     signal_id   bigint NOT NULL
     rule_id     bigint NOT NULL
@@ -232,7 +268,7 @@ TABLE pgsig_private.outcome (
     recorded_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     CONSTRAINT outcome_pkey PRIMARY KEY (signal_id, rule_id, subject)
     CONSTRAINT outcome_outcome_check CHECK ((outcome = ANY (ARRAY['consumed'::text, 'superseded'::text, 'expired'::text, 'late'::text, 'duplicate'::text, 'held'::text, 'quarantined'::text])))
-)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
 CREATE INDEX outcome_action ON pgsig_private.outcome USING btree (action_id) WHERE (action_id IS NOT NULL)
 CREATE INDEX outcome_held ON pgsig_private.outcome USING btree (rule_id, signal_id) WHERE (outcome = 'held'::text)
 
@@ -261,7 +297,7 @@ TABLE pgsig_private.process (
     labels      text[] NOT NULL DEFAULT '{}'::text[]
     CONSTRAINT process_pkey PRIMARY KEY (id)
     CONSTRAINT process_role_check CHECK ((role = ANY (ARRAY['worker'::text, 'runner'::text, 'clock'::text, 'web'::text])))
-) WITH (fillfactor=50)
+) WITH (fillfactor=50, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=200)
 CREATE INDEX process_alive ON pgsig_private.process USING btree (role) WHERE (ended_at IS NULL)
 
 TABLE pgsig_private.reload (
@@ -276,7 +312,7 @@ TABLE pgsig_private.reload (
     reason       text
     CONSTRAINT reload_pkey PRIMARY KEY (id)
     CONSTRAINT reload_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'delivered'::text, 'acknowledged'::text, 'failed'::text])))
-)
+) WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=500)
 CREATE INDEX reload_open ON pgsig_private.reload USING btree (run_id, id) WHERE (state = ANY (ARRAY['pending'::text, 'delivered'::text]))
 
 TABLE pgsig_private.rule (
@@ -378,7 +414,7 @@ TABLE pgsig_private.tick (
     signal_id  bigint NOT NULL
     fired_at   timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     CONSTRAINT tick_pkey PRIMARY KEY (trigger_id, due_at)
-)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=5000)
 
 TABLE pgsig_private.timer (
     rule_id bigint NOT NULL
@@ -399,7 +435,7 @@ TABLE pgsig_private.trigger (
     CONSTRAINT trigger_pkey PRIMARY KEY (id)
     CONSTRAINT trigger_operator_id_name_key UNIQUE (operator_id, name)
     CONSTRAINT trigger_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES pgsig_private.operator(id)
-)
+) WITH (fillfactor=60, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=500)
 
 TABLE pgsig_private.workflow (
     id         bigint NOT NULL GENERATED ALWAYS AS IDENTITY
@@ -424,6 +460,22 @@ TABLE pgsig_private.workflow_version (
     CONSTRAINT workflow_version_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES pgsig_private.workflow(id)
 )
 
+VIEW pgsig_private.remembered
+    xid        xid8
+    id         bigint
+    namespace  text
+    key        text
+    subject    text
+    value      jsonb
+    source     text
+    event_id   text
+    run_id     bigint
+    emitted_at timestamp with time zone
+    kind       text
+    depth      smallint
+    lane       smallint
+
+
 -- Functions
 -- Order START, STOP, RESTART or RELOAD of workflow.operator by hand. Returns the position of the manual signal.
 FUNCTION pgsig.act(text,text,text,jsonb,text,text,text) RETURNS bigint
@@ -439,8 +491,10 @@ FUNCTION pgsig.pause(text,text,text,text,text) RETURNS bigint
 FUNCTION pgsig.resume(text,text,text,text) RETURNS bigint
 -- Why workflow.operator did or did not act for a subject: each rule with what it has, what it needs, what came last, a verdict, and what would make it happen.
 FUNCTION pgsig.why(text,text,text) RETURNS text
+FUNCTION pgsig_private.adopt(bigint) RETURNS bigint
 FUNCTION pgsig_private.ask_function(text,jsonb,jsonb) RETURNS record
 FUNCTION pgsig_private.before_signal() RETURNS trigger
+FUNCTION pgsig_private.carry_over(text) RETURNS bigint
 FUNCTION pgsig_private.check_move() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer,text[]) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text)
 FUNCTION pgsig_private.emit_lines(jsonb,text) RETURNS jsonb
@@ -450,8 +504,11 @@ FUNCTION pgsig_private.explain(jsonb,jsonb,jsonb) RETURNS jsonb
 FUNCTION pgsig_private.fire(bigint,timestamp with time zone) RETURNS bigint
 FUNCTION pgsig_private.fire_timers() RETURNS double precision
 FUNCTION pgsig_private.first_position(text,text,text) RETURNS bigint
+FUNCTION pgsig_private.foreign_origin() RETURNS text
 FUNCTION pgsig_private.forget_rules(bigint[]) RETURNS void
 FUNCTION pgsig_private.found(jsonb,jsonb,bigint) RETURNS bigint[]
+FUNCTION pgsig_private.gone_before(text) RETURNS timestamp with time zone
+FUNCTION pgsig_private.here() RETURNS pg_snapshot
 FUNCTION pgsig_private.is_evaluated(pgsig.signals) RETURNS boolean
 FUNCTION pgsig_private.join_processes(text,text,text,integer,text,text[],integer,interval,text[]) RETURNS bigint
 FUNCTION pgsig_private.key_fits(text,text) RETURNS boolean
@@ -460,16 +517,20 @@ FUNCTION pgsig_private.last_seen(jsonb,pgsig_private.rule,text,text,jsonb) RETUR
 FUNCTION pgsig_private.leaf_text(jsonb) RETURNS text
 FUNCTION pgsig_private.length_text(jsonb) RETURNS text
 FUNCTION pgsig_private.lock_instances(bigint[],text[]) RETURNS TABLE(operator_id bigint, subject text, desired text, generation bigint, runs jsonb)
-FUNCTION pgsig_private.maintain() RETURNS SETOF text
+FUNCTION pgsig_private.milestone_of(text) RETURNS pgsig_private.milestone
 FUNCTION pgsig_private.missing(jsonb,jsonb,jsonb,bigint) RETURNS jsonb
 FUNCTION pgsig_private.moment_text(timestamp with time zone) RETURNS text
+FUNCTION pgsig_private.needed_signals() RETURNS SETOF bigint
 FUNCTION pgsig_private.number_text(jsonb) RETURNS text
 FUNCTION pgsig_private.numbered(jsonb,text,integer) RETURNS record
 FUNCTION pgsig_private.numbers_below(jsonb) RETURNS SETOF text
 FUNCTION pgsig_private.order_by_hand(text,text,boolean,text,jsonb,text,text[]) RETURNS bigint
 FUNCTION pgsig_private.orders(bigint) RETURNS TABLE(run_id bigint, epoch bigint, stop boolean, reload_id bigint, cause jsonb)
+FUNCTION pgsig_private.own_xid() RETURNS xid8
 FUNCTION pgsig_private.params_from(jsonb,bigint[]) RETURNS jsonb
+FUNCTION pgsig_private.partitions() RETURNS TABLE(name text, state text, ends timestamp with time zone, old boolean)
 FUNCTION pgsig_private.passed(text) RETURNS boolean
+FUNCTION pgsig_private.prepare_days() RETURNS void
 FUNCTION pgsig_private.ready(bigint,bigint) RETURNS text
 FUNCTION pgsig_private.reap(interval) RETURNS TABLE(run_id bigint, epoch bigint, attempt integer, kind text, spec jsonb, desired text, failures smallint, handle text)
 FUNCTION pgsig_private.record(jsonb) RETURNS void
@@ -479,6 +540,7 @@ FUNCTION pgsig_private.renew(bigint,interval,jsonb) RETURNS boolean
 FUNCTION pgsig_private.report(bigint,bigint,text,interval,integer,text,boolean,integer,text,double precision,bigint) RETURNS text
 FUNCTION pgsig_private.report_many(jsonb) RETURNS TABLE(place integer, answer text)
 FUNCTION pgsig_private.report_reload(bigint,bigint,text,text) RETURNS text
+FUNCTION pgsig_private.restored_until() RETURNS bigint
 FUNCTION pgsig_private.ring() RETURNS trigger
 FUNCTION pgsig_private.run_words(pgsig_private.run) RETURNS text
 FUNCTION pgsig_private.seconds(jsonb) RETURNS double precision
@@ -490,6 +552,7 @@ FUNCTION pgsig_private.take(integer) RETURNS TABLE(lane smallint, revision bigin
 FUNCTION pgsig_private.targets(text,text,boolean) RETURNS TABLE(operator_id bigint, path text)
 FUNCTION pgsig_private.unblock(text) RETURNS void
 FUNCTION pgsig_private.verdict(pgsig_private.rule,text,text,jsonb,jsonb,jsonb,jsonb,pgsig_private.action) RETURNS jsonb
+FUNCTION pgsig_private.whole(xid) RETURNS bigint
 FUNCTION pgsig_private.why(text,text,text) RETURNS jsonb
 FUNCTION pgsig_private.why_not(pgsig.signals,jsonb,pgsig_private.rule) RETURNS text
 FUNCTION pgsig_private.why_queued(pgsig_private.run) RETURNS jsonb

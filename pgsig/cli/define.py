@@ -49,19 +49,28 @@ def init(folder: Path, template: str) -> int:
 
 
 @click.command()
+@click.option(
+    "--restored",
+    is_flag=True,
+    help="It was restored from a dump, and shall go on here. What was evaluated before the dump is not evaluated again. "
+    "Does nothing where it was not.",
+)
 @database_option
 @output_option
-def migrate(database_url: str | None, output: str) -> None:
+def migrate(restored: bool, database_url: str | None, output: str) -> None:
     """Bring the database's schema to this version of pgsig.
 
     Safe to run again, and from many places at once.
     """
     from pgsig.store.migrate import migrate as run
 
-    done = run(settings_of(database_url).database_url)
+    done = run(settings_of(database_url).database_url, restored=restored)
     if output == "json":
-        show_json({"before": done.before, "after": done.after, "api": done.api})
-    elif done.before == done.after and not done.api:
+        show_json({"before": done.before, "after": done.after, "api": done.api, "adopted": done.adopted})
+        return
+    if done.adopted is not None:
+        show(f"restored from a dump, goes on here; {done.adopted} signals had been emitted since the restore")
+    if done.before == done.after and not done.api:
         show(f"schema {done.after}: nothing to do")
     else:
         moved = f"{done.before or 'none'} → {done.after}" if done.before != done.after else done.after

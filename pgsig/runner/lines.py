@@ -6,12 +6,15 @@ import contextlib
 
 import psycopg
 
-from pgsig.errors import Unavailable
+from pgsig.errors import SchemaMismatch, Unavailable
 from pgsig.runner.waiting import Waker, readable
 from pgsig.settings import Settings
 from pgsig.store.database import Connection, connect
+from pgsig.store.origin import foreign_origin
 
-OUTAGE = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, Unavailable, OSError)
+OUTAGE = (
+    psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, Unavailable, SchemaMismatch, OSError,
+)  # fmt: skip
 RUNS, SIGNALS = "pgsig_runs", "pgsig_signals"
 
 
@@ -29,6 +32,13 @@ class Lines:
             self.work: Connection = connect(settings.database_url, name=f"runner {name}", pooled=pooled)
         except BaseException:
             self._listener.close()
+            raise
+        try:
+            # Of a restored database that nobody has looked at yet, nothing is executed: the runs in it may be alive elsewhere.
+            if (foreign := foreign_origin(self.work)) is not None:
+                raise foreign
+        except BaseException:
+            self.close()
             raise
 
     def wait(self, waker: Waker, timeout: float) -> set[str]:

@@ -21,6 +21,7 @@ from pgsig.errors import Conflict, InvalidInput, Problem
 from pgsig.failpoints import reached
 from pgsig.model import Action, Json, Kind, Operator, Rule
 from pgsig.store.database import Connection, query, translated
+from pgsig.store.origin import foreign_origin
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ def apply(connection: Connection, document: Definition | Json, *, base: int | No
     with translated(), connection.transaction():
         lane = _rows(connection, "lock_lane", namespace=definition.namespace)[0]["lane"]
         reached("apply.locked")
+        if (foreign := foreign_origin(connection)) is not None:
+            raise foreign
         changes, known = _compare(connection, definition)
         if base is not None and base != changes.before:
             raise Conflict(

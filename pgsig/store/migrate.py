@@ -15,6 +15,7 @@ from sqlalchemy import Connection as SqlalchemyConnection
 from pgsig.errors import SchemaMismatch
 from pgsig.paths import room
 from pgsig.store.database import Connection, Database
+from pgsig.store.origin import foreign_origin
 
 OLDEST_SERVER = 150000
 _LOCK = "SELECT pg_advisory_xact_lock(1885827945, 1003)"
@@ -22,24 +23,29 @@ _LOCK = "SELECT pg_advisory_xact_lock(1885827945, 1003)"
 
 @dataclass(frozen=True)
 class Migration:
-    """What `migrate` did. before, after: Alembic revisions ("" for an empty database). api: whether `sql/api` was re-applied."""
+    """What `migrate` did. before, after: Alembic revisions ("" for an empty database). api: whether `sql/api` was re-applied. adopted: None
+    unless the database was a restored one; then how many signals had been emitted in it before.
+    """
 
     before: str
     after: str
     api: bool
+    adopted: int | None = None
 
 
-def migrate(url: str) -> Migration:
-    """Bring a database up to this version of pgsig. Raises SchemaMismatch when it is newer than the code, or the server too old."""
+def migrate(url: str, *, restored: bool = False) -> Migration:
+    """Bring a database up to this version of pgsig. Raises SchemaMismatch when it is newer than the code, or the server too old, or when it
+    was restored from a dump and `restored` does not say that it shall go on here.
+    """
     database = Database(url, name="migrate", size=1)
     try:
         with database.engine.connect() as outer, outer.begin():
-            return _migrate(outer)
+            return _migrate(outer, restored=restored)
     finally:
         database.close()
 
 
-def _migrate(outer: SqlalchemyConnection) -> Migration:
+def _migrate(outer: SqlalchemyConnection, *, restored: bool) -> Migration:
     connection: Connection = outer.connection.driver_connection  # type: ignore[assignment]
     if connection.info.server_version < OLDEST_SERVER:
         raise SchemaMismatch(
@@ -56,16 +62,26 @@ def _migrate(outer: SqlalchemyConnection) -> Migration:
                 f"the database is at revision {before}, which this version of pgsig does not know", code="PS021",
                 fix="install the pgsig that migrated it, or a newer one",
             )  # fmt: skip
+        # Before anything is applied anew: it is read off the restore's own traces.
+        border = _border(connection)
         config.attributes["connection"] = outer
         command.upgrade(config, "head")
         after = _revision(connection)
         changed = apply_api(connection)
-        connection.execute("SELECT * FROM pgsig_private.maintain()")
+        moved = None
+        if (foreign := foreign_origin(connection)) is not None:
+            if not restored:
+                raise foreign
+            # Roles belong to a cluster: a dump has not brought them along, nor what was granted to them.
+            changed = changed or apply_api(connection, anew=True)
+            row = connection.execute("SELECT pgsig_private.adopt(%s)", [border]).fetchone()
+            moved = int(row[0]) if row else 0
+        connection.execute("SELECT pgsig_private.prepare_days()")
         outer.exec_driver_sql("COMMIT")
     except BaseException:
         outer.exec_driver_sql("ROLLBACK")
         raise
-    return Migration(before, after, changed)
+    return Migration(before, after, changed, moved)
 
 
 def alembic_config() -> Config:
@@ -83,11 +99,11 @@ def api_digest() -> str:
     return hashlib.sha256("\n".join(api_files().values()).encode()).hexdigest()
 
 
-def apply_api(connection: Connection) -> bool:
-    """Apply `sql/api` where it differs from what was applied last. True if it was."""
+def apply_api(connection: Connection, *, anew: bool = False) -> bool:
+    """Apply `sql/api` where it differs from what was applied last, or `anew`. True if it was."""
     digest = api_digest()
     row = connection.execute("SELECT value FROM pgsig_private.setting WHERE name = 'sql_digest'").fetchone()
-    if row and row[0] == digest:
+    if row and row[0] == digest and not anew:
         return False
     for text in api_files().values():
         connection.execute(text.encode())
@@ -115,3 +131,14 @@ def check(connection: Connection) -> None:
             code="PS022",
             fix="run: pgsig migrate",
         )
+    if (foreign := foreign_origin(connection)) is not None:
+        raise foreign
+
+
+def _border(connection: Connection) -> int:
+    """The last transaction of a restore, if there was one."""
+    if connection.execute("SELECT to_regprocedure('pgsig_private.restored_until()')").fetchone() == (None,):
+        row = connection.execute("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").fetchone()
+    else:
+        row = connection.execute("SELECT pgsig_private.restored_until()").fetchone()
+    return int(row[0] or 0) if row else 0

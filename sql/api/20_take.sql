@@ -36,7 +36,7 @@ BEGIN
     -- In random order, so that several workers start at different lanes.
     FOR v_lane IN SELECT l.lane FROM pgsig_private.lane l ORDER BY random() LOOP
         CONTINUE WHEN NOT pg_try_advisory_xact_lock(1885827945, v_lane.lane);
-        v_end := pg_current_snapshot();
+        v_end := pgsig_private.here();
         SELECT * INTO v_cursor FROM pgsig_private.cursor c WHERE c.lane = v_lane.lane ORDER BY c.seq DESC LIMIT 1;
         CONTINUE WHEN NOT FOUND;
         v_end := coalesce(v_cursor.s2, v_end);
@@ -98,58 +98,4 @@ BEGIN
     -- The primary key (lane, seq) is the second guard after the lock: two takes of one window cannot both commit.
     INSERT INTO pgsig_private.cursor (lane, seq, s1, s2, last_id)
     SELECT * FROM unnest(v_lanes, v_seqs, v_s1, v_s2, v_last);
-END $$;
-
--- Housekeeping, from any worker: partitions for the days to come, and old cursor rows. Returns the partitions that may be dropped.
-CREATE OR REPLACE FUNCTION pgsig_private.maintain() RETURNS SETOF text
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_days   integer := (SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'partition_days');
-    v_keep   integer := (SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'retention_days');
-    v_from   timestamptz;
-    v_name   text;
-BEGIN
-    IF NOT pg_try_advisory_xact_lock(1885827945, 1001) THEN
-        RETURN;
-    END IF;
-    -- Partitions begin at multiples of partition_days since the epoch, in UTC: this one and the next two.
-    FOR i IN 0..2 LOOP
-        v_from := to_timestamp(floor(extract(epoch FROM clock_timestamp()) / 86400 / v_days) * 86400 * v_days) + i * v_days * interval '24 hours';
-        v_name := 'signals_' || to_char(v_from AT TIME ZONE 'UTC', 'YYYYMMDD');
-        IF to_regclass('pgsig_private.' || v_name) IS NULL THEN
-            -- LIKE and ATTACH: CREATE … PARTITION OF would lock out every emitter for a moment.
-            EXECUTE format('CREATE TABLE pgsig_private.%I (LIKE pgsig.signals INCLUDING ALL)', v_name);
-            EXECUTE format('ALTER TABLE pgsig.signals ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)',
-                v_name, v_from, v_from + v_days * interval '24 hours');
-        END IF;
-    END LOOP;
-
-    DELETE FROM pgsig_private.cursor c
-     USING (SELECT k.lane, max(k.seq) AS seq FROM pgsig_private.cursor k GROUP BY k.lane) newest
-     WHERE c.lane = newest.lane AND c.seq < newest.seq - 100;
-
-    FOR v_name IN
-        SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-         WHERE i.inhparent = 'pgsig.signals'::regclass
-           AND to_timestamp(substring(c.relname FROM '\d{8}$') || '+00', 'YYYYMMDDTZH')
-               < clock_timestamp() - (v_keep + v_days) * interval '24 hours'
-         ORDER BY c.relname
-    LOOP
-        IF pgsig_private.passed(v_name) THEN
-            RETURN NEXT v_name;
-        END IF;
-    END LOOP;
-END $$;
-
--- True when every lane has passed all its signals of a partition. Each lane by itself: one in which nothing happens has an old cursor.
-CREATE OR REPLACE FUNCTION pgsig_private.passed(p_partition text) RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_found boolean;
-BEGIN
-    EXECUTE format('SELECT EXISTS (
-        SELECT FROM pgsig_private.lane l,
-               LATERAL (SELECT c.s1 FROM pgsig_private.cursor c WHERE c.lane = l.lane ORDER BY c.seq DESC LIMIT 1) c
-         WHERE EXISTS (SELECT FROM pgsig_private.%I s WHERE s.lane = l.lane AND s.xid >= pg_snapshot_xmin(c.s1)))', p_partition) INTO v_found;
-    RETURN NOT v_found;
 END $$;

@@ -5,15 +5,22 @@
 CREATE OR REPLACE FUNCTION pgsig_private.lock_instances(p_operators bigint[], p_subjects text[])
 RETURNS TABLE (operator_id bigint, subject text, desired text, generation bigint, runs jsonb)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_locked bigint;
 BEGIN
-    INSERT INTO pgsig_private.instance AS i (operator_id, subject)
-    SELECT a.o, a.s FROM unnest(p_operators, p_subjects) a(o, s)
-     WHERE NOT EXISTS (SELECT FROM pgsig_private.instance k WHERE k.operator_id = a.o AND k.subject = a.s)
-     ORDER BY a.o, a.s
-    ON CONFLICT DO NOTHING;
-    -- Locked first and read in a statement of its own: the runs must be as they are once the lock is held.
-    PERFORM FROM pgsig_private.instance i JOIN unnest(p_operators, p_subjects) a(o, s) ON i.operator_id = a.o AND i.subject = a.s
-      ORDER BY i.operator_id, i.subject FOR UPDATE OF i;
+    LOOP
+        INSERT INTO pgsig_private.instance AS i (operator_id, subject)
+        SELECT a.o, a.s FROM unnest(p_operators, p_subjects) a(o, s)
+         WHERE NOT EXISTS (SELECT FROM pgsig_private.instance k WHERE k.operator_id = a.o AND k.subject = a.s)
+         ORDER BY a.o, a.s
+        ON CONFLICT DO NOTHING;
+        -- Locked first and read in a statement of its own: the runs must be as they are once the lock is held.
+        PERFORM FROM pgsig_private.instance i JOIN unnest(p_operators, p_subjects) a(o, s) ON i.operator_id = a.o AND i.subject = a.s
+          ORDER BY i.operator_id, i.subject FOR UPDATE OF i;
+        GET DIAGNOSTICS v_locked = ROW_COUNT;
+        EXIT WHEN v_locked >= cardinality(p_operators);
+        -- One was forgotten meanwhile: it had not been acted on for long.
+    END LOOP;
     RETURN QUERY
         SELECT i.operator_id, i.subject, i.desired, i.generation, coalesce((
                    SELECT jsonb_agg(jsonb_build_array(r.id, r.state, r.desired = 'stop', r.generation) ORDER BY r.id)

@@ -226,10 +226,10 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       FROM jsonb_each_text(p_paths) p(name, path)
       CROSS JOIN LATERAL (
           SELECT jsonb_path_query_first(s.value, p.path::jsonpath, silent => true) AS found, s.id
-            FROM pgsig.signals s WHERE s.id = ANY (p_evidence)
+            FROM pgsig_private.remembered s WHERE s.id = ANY (p_evidence)
       ) f
      WHERE f.found IS NOT NULL AND f.id = (
-          SELECT max(n.id) FROM pgsig.signals n
+          SELECT max(n.id) FROM pgsig_private.remembered n
            WHERE n.id = ANY (p_evidence) AND jsonb_path_query_first(n.value, p.path::jsonpath, silent => true) IS NOT NULL)
 $$;
 
@@ -238,7 +238,7 @@ CREATE OR REPLACE FUNCTION pgsig_private.signals_as_json(p_ids bigint[]) RETURNS
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT jsonb_agg(jsonb_build_object('id', s.id, 'key', s.key, 'subject', s.subject, 'value', s.value, 'source', s.source,
                                         'emitted_at', s.emitted_at, 'run_id', s.run_id) ORDER BY s.id)
-      FROM pgsig.signals s WHERE s.id = ANY (p_ids)
+      FROM pgsig_private.remembered s WHERE s.id = ANY (p_ids)
 $$;
 
 -- A runner says what became of a run it was granted. 'stale': the grant is no longer its own, and nothing was changed.

@@ -49,7 +49,7 @@ SELECT name, id FROM saved
 -- name: save_rules
 -- New rules: [{operator_id, name, action, ordinal, condition, by, digest, options}]. They see what commits from now on.
 INSERT INTO pgsig_private.rule (operator_id, name, action, ordinal, condition, by, digest, options, since, added_in)
-SELECT n.operator_id, n.name, n.action, n.ordinal, n.condition, n.by, n.digest, n.options, pg_current_snapshot(), %(version)s
+SELECT n.operator_id, n.name, n.action, n.ordinal, n.condition, n.by, n.digest, n.options, pgsig_private.here(), %(version)s
   FROM jsonb_to_recordset(%(rules)s::jsonb)
        AS n(operator_id bigint, name text, action text, ordinal smallint, condition jsonb, by text, digest text,
          options jsonb)

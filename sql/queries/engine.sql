@@ -25,7 +25,7 @@ SELECT s.rule_id, s.subject, s.body FROM pgsig_private.rule_state s WHERE s.rule
 SELECT o.rule_id, s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
   FROM pgsig_private.outcome o
   JOIN pgsig_private.rule r ON r.id = o.rule_id AND r.operator_id = ANY (%(operators)s::bigint[])
-  JOIN pgsig.signals s ON s.id = o.signal_id
+  JOIN pgsig_private.remembered s ON s.id = o.signal_id
  WHERE o.outcome = 'held'
  ORDER BY s.id
 
@@ -57,7 +57,3 @@ SELECT pgsig_private.fire_timers()
 
 -- name: depth_limit
 SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'depth_limit'
-
--- name: maintain
--- Partitions ahead, old cursor rows; answers with the partitions that may be dropped.
-SELECT * FROM pgsig_private.maintain()

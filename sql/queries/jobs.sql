@@ -23,7 +23,7 @@ SELECT id, pid, detail::text FROM pgsig_private.process
 -- name: claim
 -- Runs for the free places of a runner, each with a new epoch.
 SELECT id, epoch, attempt, generation, namespace, workflow, operator, subject, kind, spec::text, params::text, cause::text,
-       action, depth, handover_of, checkpoint::text, failures, handle, pg_current_snapshot()::text AS since
+       action, depth, handover_of, checkpoint::text, failures, handle, pgsig_private.here()::text AS since
   FROM pgsig_private.claim(%(runner)s, %(pools)s::text[], %(capacity)s, %(labels)s::text[])
 
 -- name: held
@@ -76,9 +76,9 @@ UPDATE pgsig_private.run SET checkpoint = %(value)s::jsonb
 -- name: signals_after
 -- The signals of a namespace that became visible after a snapshot, in the order of the log. Like pgsig_private.take, without its lock:
 -- s1 is what was read before; s2, where a page was not the last of its window, is the window's end. One statement, so that
--- pg_current_snapshot() is the very snapshot that it reads with.
+-- pgsig_private.here() is the very snapshot that it reads with.
 WITH span AS MATERIALIZED (
-    SELECT %(s1)s::pg_snapshot AS s1, coalesce(%(s2)s::pg_snapshot, pg_current_snapshot()) AS s2,
+    SELECT %(s1)s::pg_snapshot AS s1, coalesce(%(s2)s::pg_snapshot, pgsig_private.here()) AS s2,
            (hashtextextended(%(namespace)s, 0) & 3)::smallint AS lane
 ), found AS (
     SELECT s.* FROM span, LATERAL (

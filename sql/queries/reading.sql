@@ -53,16 +53,16 @@ SELECT coalesce(min(id), 1) AS oldest, coalesce(max(id), 0) AS newest FROM pgsig
 
 -- name: signal
 SELECT s.id, s.namespace, s.key, s.subject, s.value::text AS value, s.source, s.event_id, s.run_id, s.emitted_at, s.kind, s.depth
-  FROM pgsig.signals s WHERE s.id = %(id)s
+  FROM pgsig_private.remembered s WHERE s.id = %(id)s
 
 -- name: signal_pretty
 -- A value over several lines, laid out here: decoding it would round its numbers.
-SELECT left(jsonb_pretty(s.value), 65536) AS text, octet_length(s.value::text) AS bytes FROM pgsig.signals s WHERE s.id = %(id)s
+SELECT left(jsonb_pretty(s.value), 65536) AS text, octet_length(s.value::text) AS bytes FROM pgsig_private.remembered s WHERE s.id = %(id)s
 
 -- name: signals_by_id
 -- The signals behind an action or a run, with the beginning of their values.
 SELECT s.id, s.namespace, s.key, s.subject, left(s.value::text, %(chars)s) AS value, s.source, s.event_id, s.run_id, s.emitted_at, s.kind, s.depth
-  FROM pgsig.signals s WHERE s.id = ANY (%(ids)s::bigint[]) ORDER BY s.id LIMIT 200
+  FROM pgsig_private.remembered s WHERE s.id = ANY (%(ids)s::bigint[]) ORDER BY s.id LIMIT 200
 
 -- name: signals_of_run
 -- What a run emitted, newest first, looked for between the signal that caused it and as far as the window goes.
@@ -74,7 +74,7 @@ SELECT s.id, s.namespace, s.key, s.subject, left(s.value::text, %(chars)s) AS va
 SELECT set_config('enable_seqscan', 'off', true)
 
 -- name: snapshot
-SELECT pg_current_snapshot()::text AS snapshot
+SELECT pgsig_private.here()::text AS snapshot
 
 -- name: signals_between
 -- What became visible between two snapshots, in order of position: late commits are in it, as in sql/api/20_take.sql.
@@ -102,7 +102,7 @@ SELECT DISTINCT s.key FROM (
 
 -- name: heads
 -- The newest position of everything that grows: one look-up in an index each.
-SELECT pg_current_snapshot()::text AS snapshot,
+SELECT pgsig_private.here()::text AS snapshot,
        coalesce((SELECT max(id) FROM pgsig.signals), 0) AS signals,
        coalesce((SELECT max(id) FROM pgsig_private.action), 0) AS actions,
        coalesce((SELECT max(id) FROM pgsig_private.run), 0) AS runs,
@@ -272,7 +272,7 @@ SELECT e.id FROM pgsig.emit_many(
 
 -- name: written_here
 -- Which of these signals this transaction wrote: the others are repetitions, answered with their first position.
-SELECT s.id FROM pgsig.signals s WHERE s.id = ANY (%(ids)s::bigint[]) AND s.xid = pg_current_xact_id()
+SELECT s.id FROM pgsig.signals s WHERE s.id = ANY (%(ids)s::bigint[]) AND s.xid = pgsig_private.own_xid()
 
 -- name: act
 SELECT pgsig.act(%(operator)s, %(action)s, %(subject)s, %(params)s::jsonb, %(reason)s, %(namespace)s, %(source)s) AS id

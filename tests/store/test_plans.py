@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -71,7 +72,7 @@ def plans_database(admin: Connection, server_dsn: str, request: pytest.FixtureRe
 
     from pgsig.store.migrate import migrate
 
-    name = "pgsig_plans"
+    name = f"pgsig_plans_{os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
     admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)".encode())
     admin.execute(f"CREATE DATABASE {name}".encode())
     address = make_conninfo(server_dsn, dbname=name)

@@ -1,0 +1,156 @@
+"""Physical copies keep transaction ids: a promoted replica, a base backup, pg_upgrade. Nothing is to be done, nothing is refused."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgsig.embedded import EmbeddedPostgres, find_binaries
+from pgsig.store.migrate import migrate
+from tests.lives.clusters import SMALL, burn, cluster, folder, run, without_password
+from tests.lives.story import actions, emit, fates, go_on, leave_in_the_middle
+from tests.support import wait_for
+from tests.support_core import one
+
+OLD = Path("/usr/lib/postgresql/15/bin")
+
+
+def test_a_base_backup_goes_on_and_so_does_a_promoted_replica() -> None:
+    with cluster(wal_level="replica", max_wal_senders="4") as primary, folder() as path:
+        dsn = primary.dsn()
+        migrate(dsn)
+        burn(dsn, 500)
+        middle = leave_in_the_middle(dsn)
+        backup = beside(path / "backup", primary)
+        run(
+            "pg_basebackup", "-D", str(backup), "-d", without_password(dsn), "-R", "-X", "stream", "-c", "fast", dsn=dsn
+        )
+        replica = beside(path / "replica", primary)
+        shutil.copytree(backup, replica)
+        (backup / "standby.signal").unlink()
+        # What the replica gets and the backup has not.
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            emit(connection, *"aa")
+        with standby(replica.parent) as (promoted, promote):
+            with psycopg.connect(dsn) as connection:
+                last = one(connection, "SELECT max(id) FROM pgsig.signals")
+                there = one(connection, "SELECT pg_current_wal_lsn()::text")
+            with psycopg.connect(promoted, autocommit=True) as other:
+                wait_for(lambda: one(other, "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", there), 20)
+            primary.kill()
+            promote()
+            go_on(promoted)
+            restored = EmbeddedPostgres(backup.parent, fsync=False, settings=SMALL)
+            restored.start()
+            try:
+                go_on(restored.dsn())
+                primary.start()
+                go_on(primary.dsn())
+                for copy, until in ((promoted, last), (restored.dsn(), middle.last)):
+                    assert fates(copy, until) == fates(primary.dsn(), until)
+                    assert actions(copy, until) == actions(primary.dsn(), until)
+                assert len(fates(promoted, last)) > len(fates(restored.dsn(), middle.last))
+            finally:
+                restored.stop("immediate")
+
+
+def beside(data: Path, server: EmbeddedPostgres) -> Path:
+    """Where a copy of a cluster has to lie for an embedded server."""
+    data.mkdir(mode=0o700)
+    (data / "lock").touch()
+    shutil.copy(server.data_dir / "password", data / "password")
+    return data / "cluster"
+
+
+@contextmanager
+def standby(data: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A replica that follows. Gives its address, and what promotes it. An embedded server waits until it accepts writes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    server = EmbeddedPostgres(data, port=port, fsync=False, settings={**SMALL, "hot_standby": "on"})
+    thread = threading.Thread(target=server.start)
+    thread.start()
+    password = (data / "password").read_text().strip()
+    dsn = make_conninfo(host="127.0.0.1", port=port, user="pgsig", password=password, dbname="postgres")
+
+    def answers() -> bool:
+        try:
+            with psycopg.connect(dsn) as connection:
+                return bool(one(connection, "SELECT pg_is_in_recovery()"))
+        except psycopg.OperationalError:
+            return False
+
+    def promote() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+        thread.join(30)
+
+    try:
+        wait_for(answers, 30)
+        yield dsn, promote
+    finally:
+        if thread.is_alive():
+            promote()
+        server.stop("immediate")
+
+
+@pytest.mark.slow
+def test_pg_upgrade_keeps_transaction_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 15 to the embedded server's version. The new cluster has another system identifier, and the same transaction ids."""
+    if not (OLD / "initdb").exists():
+        pytest.skip(f"needs {OLD}")
+    with folder() as path:
+        monkeypatch.setenv("PGSIG_PG_BIN", str(OLD))
+        old = EmbeddedPostgres(path / "old", fsync=False, settings=SMALL)
+        old.start()
+        migrate(old.dsn())
+        burn(old.dsn(), 500)
+        middle = leave_in_the_middle(old.dsn())
+        before = identifier(old.dsn())
+        old.stop()
+        run("pg_checksums", "--enable", "-D", str(path / "old/cluster"))  # as the newer version has them by default
+        monkeypatch.delenv("PGSIG_PG_BIN")
+        beside(path / "new", old)
+        new = EmbeddedPostgres(path / "new", fsync=False, settings=SMALL)
+        new.start()
+        new.stop()
+        upgrade(path, old)
+        new.start()
+        try:
+            assert identifier(new.dsn()) != before
+            go_on(new.dsn())
+            known = fates(new.dsn(), middle.last)
+            acted = actions(new.dsn(), middle.last)
+        finally:
+            new.stop("immediate")
+        monkeypatch.setenv("PGSIG_PG_BIN", str(OLD))
+        old.start()
+        try:
+            go_on(old.dsn())
+            assert known == fates(old.dsn(), middle.last)
+            assert acted == actions(old.dsn(), middle.last)
+        finally:
+            old.stop("immediate")
+
+
+def upgrade(path: Path, old: EmbeddedPostgres) -> None:
+    work = path / "work"
+    work.mkdir(mode=0o700)
+    run(
+        "pg_upgrade", "-b", str(OLD), "-B", str(find_binaries().directory), "-d", str(path / "old/cluster"),
+        "-D", str(path / "new/cluster"), "-U", "pgsig", dsn=old.dsn(), cwd=work,
+    )  # fmt: skip
+
+
+def identifier(dsn: str) -> int:
+    with psycopg.connect(dsn) as connection:
+        return int(one(connection, "SELECT system_identifier FROM pg_control_system()"))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import cycle
 from pathlib import Path
+from statistics import median
 from time import monotonic
 from typing import Any
 
@@ -144,12 +145,14 @@ def test_every_notify_dropped(database: str, loaded: Connection) -> None:
     poll = 0.5
     with workers(database, poll_seconds=poll):
         ids: list[int] = []
+        took: list[float] = []
         loaded.execute("SET pgsig.bell = 'off'")
-        for _ in range(4):
+        for _ in range(5):
             begin = monotonic()
             ids.append(emit(loaded))
             wait_for_causes(loaded, ids)
-            assert monotonic() - begin < poll + 0.5
+            took.append(monotonic() - begin)
+        assert median(took) < poll + 0.5  # one may meet a machine that is busy with something else
 
 
 @pytest.mark.parametrize("what", [" (listen)", " (bell)", ""])
@@ -158,14 +161,14 @@ def test_a_session_is_terminated(database: str, loaded: Connection, what: str) -
     with workers(database, poll_seconds=ONLY_BY_BELL):
         ids = [emit(loaded)]
         wait_for_causes(loaded, ids)
+        pattern = f"pgsig worker [^ ]+{'' if not what else what.replace('(', '[(]').replace(')', '[)]')}"
+        terminate = (
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name ~ ('^' || %s || '$')"
+        )
         for _ in range(2):
-            pattern = f"pgsig worker [^ ]+{'' if not what else what.replace('(', '[(]').replace(')', '[)]')}"
-            killed = loaded.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name ~ ('^' || %s || '$')",
-                [pattern],
-            )
-            assert killed.rowcount == 1
+            # The second time it may still be on its way back.
+            wait_for(lambda: loaded.execute(terminate, [pattern]).rowcount == 1, about=f"the session{what}")
             for _ in range(2):
                 ids.append(emit(loaded))
                 wait_for_causes(loaded, ids)

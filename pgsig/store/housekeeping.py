@@ -94,11 +94,12 @@ def drop_old_partitions(connection: Connection, *, patience: float = PATIENCE) -
                     )
                 elif state == "detaching":
                     connection.execute(sql.SQL("ALTER TABLE pgsig.signals DETACH PARTITION {} FINALIZE").format(table))
-                connection.execute(sql.SQL("DROP TABLE {}").format(table))
+                gone = connection.execute(query("drop_detached"), {"name": name}).fetchone() == (True,)
             except IN_USE as error:
                 log.info("partition %s stays for now: %s", name, str(error).strip().partition("\n")[0])
                 break  # no other can be detached before this one
-            dropped.append(name)
+            if gone:
+                dropped.append(name)
     finally:
         connection.execute("RESET lock_timeout")
     return dropped

@@ -62,8 +62,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       FROM (SELECT c.relname::text AS name,
                    CASE WHEN i.inhrelid IS NULL THEN 'detached' WHEN i.inhdetachpending THEN 'detaching' ELSE 'attached' END AS state,
                    coalesce(
-                       to_timestamp(substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)$'), 'YYYY-MM-DD HH24:MI:SSTZH'),
-                       to_timestamp(substring(c.relname FROM '\d{8}$') || '+00', 'YYYYMMDDTZH') + interval '24 hours'
+                       substring(pg_get_expr(c.relpartbound, c.oid) FROM 'TO \(''([^'']+)''\)$')::timestamptz,
+                       (substring(c.relname FROM '\d{8}$') || ' 00:00+00')::timestamptz + interval '24 hours'
                            * (SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'partition_days')) AS ends
               FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
              WHERE c.relnamespace = 'pgsig_private'::regnamespace AND c.relkind = 'r' AND c.relname ~ '^signals_\d{8}$') p
@@ -79,8 +79,27 @@ BEGIN
     EXECUTE format('SELECT EXISTS (
         SELECT FROM pgsig_private.lane l,
                LATERAL (SELECT c.s1 FROM pgsig_private.cursor c WHERE c.lane = l.lane ORDER BY c.seq DESC LIMIT 1) c
-         WHERE EXISTS (SELECT FROM pgsig_private.%I s WHERE s.lane = l.lane AND s.xid >= pg_snapshot_xmin(c.s1)))', p_partition) INTO v_found;
+         WHERE EXISTS (SELECT FROM pgsig_private.%1$I a WHERE a.lane = l.lane AND a.xid >= pg_snapshot_xmax(c.s1))
+            OR EXISTS (SELECT FROM pgsig_private.%1$I b WHERE b.lane = l.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.s1)))))',
+        p_partition) INTO v_found;
     RETURN NOT v_found;
+END $$;
+
+-- Drop a partition that is detached, unless a transaction that was open all that time has left signals in it: then it is put back. Nothing can
+-- come into it any more, so what is found now is the truth. True if it was dropped.
+CREATE OR REPLACE FUNCTION pgsig_private.drop_detached(p_partition text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_end timestamptz;
+BEGIN
+    IF pgsig_private.passed(p_partition) THEN
+        EXECUTE format('DROP TABLE pgsig_private.%I', p_partition);
+        RETURN true;
+    END IF;
+    EXECUTE format('SELECT date_trunc(''second'', max(emitted_at)) + interval ''1 second'' FROM pgsig_private.%I', p_partition) INTO v_end;
+    EXECUTE format('ALTER TABLE pgsig.signals ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)',
+        p_partition, substring(p_partition FROM '\d{8}$') || ' 00:00+00', v_end);
+    RETURN false;
 END $$;
 
 -- Positions that something still needs: what live runs and open reloads act upon, what rules wait with or remember, what waits for a resume.

@@ -17,10 +17,12 @@ SELECT current_setting('server_version_num')::integer AS number, split_part(curr
 SELECT value #>> '{}' AS digest FROM pgsig_private.setting WHERE name = 'sql_digest'
 
 -- name: check_partitions
--- The day until which there are partitions of the log, and whether that is more than a day ahead.
-SELECT count(*)::integer AS partitions, max(ends) AS until, coalesce(max(ends) > clock_timestamp() + interval '1 day', false) AS enough
-  FROM (SELECT to_timestamp(substring(pg_get_expr(c.relpartbound, c.oid) FROM $$TO \('([^']+)'\)$$), 'YYYY-MM-DD HH24:MI:SSTZH') AS ends
-          FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'pgsig.signals'::regclass) p
+-- The day until which there are partitions of the log, whether that is more than a day ahead, and how many are half gone.
+SELECT count(*) FILTER (WHERE state = 'attached')::integer AS partitions, max(ends) FILTER (WHERE state = 'attached') AS until,
+       coalesce(max(ends) FILTER (WHERE state = 'attached') > clock_timestamp() + interval '1 day', false) AS enough,
+       count(*) FILTER (WHERE state <> 'attached')::integer AS half_gone,
+       count(*) FILTER (WHERE state = 'attached' AND old)::integer AS overdue
+  FROM pgsig_private.partitions()
 
 -- name: check_alive
 -- Processes alive by role, and whether each role has anything to do.

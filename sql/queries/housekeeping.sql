@@ -30,6 +30,9 @@ SELECT p.name, p.state FROM pgsig_private.partitions() p
 -- name: carry_over
 SELECT pgsig_private.carry_over(%(name)s)
 
+-- name: drop_detached
+SELECT pgsig_private.drop_detached(%(name)s)
+
 -- name: prune_cursors
 -- Old rows of cursors: the newest hundred of each lane stay, to look at.
 WITH looked AS MATERIALIZED (

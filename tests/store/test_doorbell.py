@@ -218,6 +218,8 @@ def test_bell_can_be_turned_off(house: House) -> None:
 
 def kill_sessions(connection: Connection, name: str) -> None:
     killed = connection.execute(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = %s", [name]
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        " WHERE application_name = %s AND datname = current_database()",
+        [name],
     )
     assert killed.rowcount == 1

@@ -168,6 +168,24 @@ def test_a_partition_with_signals_to_evaluate_stays(keeper: Mine, connection: Co
     assert drop_old_partitions(keeper) == [OLD]
 
 
+def test_a_signal_that_was_open_all_that_time_is_not_dropped(
+    database: str, keeper: Mine, connection: Connection, sessions: tuple[Connection, Connection]
+) -> None:
+    """It was there before, seen by nobody; the detach waits for its transaction, and finds it when that commits."""
+    old_partition(connection, "a")
+    busy, _ = sessions
+    busy.execute("BEGIN")
+    busy.execute("INSERT INTO pgsig.signals (key, emitted_at) VALUES ('late', %s)", [LONG_AGO])
+    going = Background(lambda: drop_old_partitions(keeper, patience=10))
+    wait_for(lambda: waits_in(connection, keeper), about="the detach to wait")
+    busy.execute("COMMIT")
+    assert going.result() == []
+    assert state(connection) == "attached"
+    with connect(database, name="engine") as mine:
+        assert Engine(mine).step().taken == 1
+    assert drop_old_partitions(keeper) == [OLD]
+
+
 def test_one_session_keeps_house_at_a_time(keeper: Mine, connection: Connection) -> None:
     old_partition(connection, "a")
     connection.execute("SELECT pg_advisory_lock(1885827945, 1001)")

@@ -22,7 +22,7 @@ from pgsig.decide.plan import Effects, carry_out, runs_wanted
 from pgsig.failpoints import reached
 from pgsig.model import Outcome
 from pgsig.store import definitions, signals
-from pgsig.store.database import Connection
+from pgsig.store.database import Connection, one_way
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,7 @@ class Engine:
         others go on. Not to be used with a limit above 1. poison: those that are put aside for every interested rule.
         """
         self.at_work = []
-        # In pipeline mode BEGIN travels with the first statement and COMMIT with the last.
-        with self.connection.pipeline(), self.connection.transaction():
+        with one_way(self.connection):
             taken = signals.take(self.connection, limit)
             if not taken.signals:
                 return Step()

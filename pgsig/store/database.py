@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import psycopg
+from psycopg import pq
 from sqlalchemy import URL, create_engine
 from sqlalchemy.pool import QueuePool
 
@@ -51,6 +52,24 @@ def connect(url: str, *, name: str, **options: Any) -> Connection:
             prepare_threshold=None if options.pop("pooled", False) else 5,
             **{"options": SERVER_PATIENCE, **PATIENCE, **options},
         )
+
+
+@contextmanager
+def one_way(connection: Connection) -> Iterator[None]:
+    """A transaction in pipeline mode whose BEGIN travels with its first statement and whose COMMIT travels with its last.
+
+    psycopg's own `with connection.pipeline(), connection.transaction()` waits for each of the two by itself: two journeys more.
+    """
+    try:
+        with connection.pipeline():
+            connection.execute(b"BEGIN")
+            yield
+            connection.execute(b"COMMIT")
+    except BaseException:
+        # What failed has taken the COMMIT behind it along; the transaction is still open, unless the connection is gone.
+        if connection.info.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
+            connection.rollback()
+        raise
 
 
 class Database:

@@ -4,7 +4,8 @@
 -- The instances that are about to be acted on, locked in one order by whoever acts, with what is alive of each.
 CREATE OR REPLACE FUNCTION pgsig_private.lock_instances(p_operators bigint[], p_subjects text[])
 RETURNS TABLE (operator_id bigint, subject text, desired text, generation bigint, runs jsonb)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_locked bigint;
 BEGIN
@@ -48,7 +49,8 @@ $$;
 -- Write what a batch of signals led to. One JSON document in, one statement a table: a few microseconds a row.
 -- actions, runs, stops, merges, reloads, instances, released, pauses, outcomes, states and timers are arrays; each may be missing.
 CREATE OR REPLACE FUNCTION pgsig_private.record(p jsonb) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_gone bigint[];
 BEGIN

@@ -20,7 +20,7 @@ from pgsig.decide.decision import Decision, Fate, Past, needs
 from pgsig.decide.match import Match, is_resume, match, questions
 from pgsig.decide.plan import Effects, carry_out, runs_wanted
 from pgsig.failpoints import reached
-from pgsig.model import Outcome
+from pgsig.model import Json, Outcome
 from pgsig.store import definitions, signals
 from pgsig.store.database import Connection, one_way
 
@@ -97,15 +97,16 @@ class Engine:
         if decision.orders:
             keys = [(order.operator.id, order.subject) for order in decision.orders]
             wanted = sum(runs_wanted(order) for order in decision.orders)
-            instances, pairs = signals.lock(self.connection, keys, wanted)
+            instances, action_ids, numbers = signals.lock(self.connection, keys, wanted)
             reached("engine.locked")
-            action_ids = [pair[0] for pair in pairs[: len(keys)]]
-            run_ids = iter([pair[1] for pair in pairs])
-            for order, action_id, key in zip(decision.orders, action_ids, keys, strict=True):
+            run_ids = iter(numbers)
+            for order, action_id, key in zip(decision.orders, action_ids, keys, strict=False):
                 carry_out(order, instances[key], effects, action_id, run_ids)
         document = effects.document()
-        if decision.fates:
-            document["outcomes"] = [_row(fate, action_ids) for fate in decision.fates]
+        if outcomes := [
+            row for fate in decision.fates if (row := _outcome(fate, effects.actions, action_ids)) is not None
+        ]:
+            document["outcomes"] = outcomes
         if decision.states:
             document["states"] = [
                 {"rule_id": rule, "subject": subject, "body": body} for (rule, subject), body in decision.states.items()
@@ -154,7 +155,19 @@ def put_aside(matches: Sequence[Match], poison: Mapping[int, str]) -> list[Fate]
     ]
 
 
-def _row(fate: Fate, action_ids: Sequence[int]) -> dict[str, object]:
-    action_id = action_ids[fate.order] if fate.order is not None else None
+def _outcome(fate: Fate, actions: Sequence[Json], action_ids: Sequence[int]) -> Json | None:
+    """The row of a fate. None where it goes with its action's: the signal that completed the condition was consumed by it."""
+    action_id = None
+    if fate.order is not None:
+        action = actions[fate.order]
+        if (
+            fate.outcome is Outcome.CONSUMED
+            and fate.detail is None
+            and fate.signal_id == action["cause_id"]
+            and ((fate.rule_id, fate.subject) == (action["rule_id"], action["subject"]))
+        ):
+            action["consumed"] = True
+            return None
+        action_id = action_ids[fate.order]
     return {"signal_id": fate.signal_id, "rule_id": fate.rule_id, "subject": fate.subject, "outcome": fate.outcome,
             "action_id": action_id, "detail": fate.detail}  # fmt: skip

@@ -97,20 +97,19 @@ def load(connection: Connection, needs: Needs) -> tuple[dict[StateKey, Json], di
 
 def lock(
     connection: Connection, keys: Iterable[tuple[int, str]], count: int
-) -> tuple[dict[tuple[int, str], Instance], list[tuple[int, int]]]:
-    """Lock instances in one order and tell what is alive of them; reserve `count` pairs of (action id, run id)."""
+) -> tuple[dict[tuple[int, str], Instance], list[int], list[int]]:
+    """Lock instances in one order and tell what is alive of them; reserve ids for `count` actions and as many runs."""
     ordered = sorted(set(keys))
-    rows = connection.execute(
-        query("lock_instances"), {"operators": [o for o, _ in ordered], "subjects": [s for _, s in ordered]}
-    )
-    pairs = connection.execute(query("reserve_ids"), {"count": count})
+    rows = connection.execute(query("lock_instances"), {
+        "operators": [o for o, _ in ordered], "subjects": [s for _, s in ordered], "count": count,
+    }, binary=True).fetchall()  # fmt: skip
     instances = {
         (operator_id, subject): Instance(
-            operator_id, subject, generation, desired, [LiveRun(r[0], State(r[1]), r[2], r[3]) for r in runs]
+            operator_id, subject, generation, desired, [LiveRun(r[0], State(r[1]), r[2], r[3]) for r in runs or ()]
         )
-        for operator_id, subject, desired, generation, runs in rows.fetchall()
+        for operator_id, subject, desired, generation, runs, _, _ in rows
     }
-    return instances, pairs.fetchall()
+    return instances, rows[0][5], rows[0][6]
 
 
 def record(connection: Connection, document: dict[str, Any]) -> None:

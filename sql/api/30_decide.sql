@@ -54,14 +54,25 @@ SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_has
 DECLARE
     v_gone bigint[];
 BEGIN
+    IF p ? 'released' THEN  -- before the outcomes: a signal that was held gets its real one now
+        DELETE FROM pgsig_private.outcome o
+         USING jsonb_to_recordset(p->'released') AS n(signal_id bigint, rule_id bigint)
+         WHERE o.signal_id = n.signal_id AND o.rule_id = n.rule_id AND o.outcome = 'held';
+    END IF;
     IF p ? 'actions' THEN
+        WITH ordered AS MATERIALIZED (
+            SELECT * FROM jsonb_to_recordset(p->'actions') AS a(
+                id bigint, operator_id bigint, rule_id bigint, subject text, action text, result text, version integer,
+                cause_id bigint, nth smallint, depth smallint, evidence jsonb, explanation jsonb, run_id bigint, consumed boolean)
+        ), consumed AS (  -- the signal that completed the condition; any others are among the outcomes
+            INSERT INTO pgsig_private.outcome (signal_id, rule_id, subject, outcome, action_id)
+            SELECT cause_id, rule_id, subject, 'consumed', id FROM ordered WHERE consumed
+        )
         INSERT INTO pgsig_private.action
             (id, operator_id, rule_id, subject, action, result, version, cause_id, nth, depth, evidence, explanation, run_id)
         SELECT id, operator_id, rule_id, subject, action, result, version, cause_id, nth, depth,
                ARRAY(SELECT jsonb_array_elements_text(evidence)::bigint), explanation, run_id
-          FROM jsonb_to_recordset(p->'actions') AS a(
-               id bigint, operator_id bigint, rule_id bigint, subject text, action text, result text, version integer,
-               cause_id bigint, nth smallint, depth smallint, evidence jsonb, explanation jsonb, run_id bigint);
+          FROM ordered;
     END IF;
     IF p ? 'runs' THEN
         INSERT INTO pgsig_private.run
@@ -107,11 +118,6 @@ BEGIN
                observed = CASE WHEN n.run_id IS NOT NULL AND i.observed NOT IN ('starting', 'running', 'retrying') THEN 'queued' ELSE i.observed END
           FROM jsonb_to_recordset(p->'instances') AS n(operator_id bigint, subject text, desired text, generation bigint, run_id bigint)
          WHERE i.operator_id = n.operator_id AND i.subject = n.subject;
-    END IF;
-    IF p ? 'released' THEN  -- before the outcomes: a signal that was held gets its real one now
-        DELETE FROM pgsig_private.outcome o
-         USING jsonb_to_recordset(p->'released') AS n(signal_id bigint, rule_id bigint)
-         WHERE o.signal_id = n.signal_id AND o.rule_id = n.rule_id AND o.outcome = 'held';
     END IF;
     IF p ? 'pauses' THEN
         UPDATE pgsig_private.operator o SET paused = n.mode

@@ -40,12 +40,12 @@ SELECT r.operator_id, r.subject, bool_or(r.state IN ('starting', 'running')) FRO
  GROUP BY r.operator_id, r.subject
 
 -- name: lock_instances
--- Lock what is about to be acted on and tell what is alive of it.
-SELECT operator_id, subject, desired, generation, runs FROM pgsig_private.lock_instances(%(operators)s::bigint[], %(subjects)s::text[])
-
--- name: reserve_ids
--- Ids for the actions, and as many for runs, of one batch. Unused ones are gaps, which mean nothing.
-SELECT nextval('pgsig_private.action_id'), nextval('pgsig_private.run_id') FROM generate_series(1, %(count)s)
+-- Lock what is about to be acted on and tell what is alive of it. With the first row come ids for %(count)s actions and as many runs: unused ones
+-- are gaps, which mean nothing.
+SELECT l.operator_id, l.subject, l.desired, l.generation, nullif(l.runs, '[]'),
+       CASE WHEN l.ordinality = 1 THEN ARRAY(SELECT nextval('pgsig_private.action_id') FROM generate_series(1, %(count)s)) END,
+       CASE WHEN l.ordinality = 1 THEN ARRAY(SELECT nextval('pgsig_private.run_id') FROM generate_series(1, %(count)s)) END
+  FROM pgsig_private.lock_instances(%(operators)s::bigint[], %(subjects)s::text[]) WITH ORDINALITY l
 
 -- name: record
 -- Write everything that a batch led to.

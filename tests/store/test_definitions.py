@@ -255,8 +255,9 @@ def test_an_apply_waits_for_the_batch_that_is_being_decided(
             done.set()
 
     thread = threading.Thread(target=work)
+    connection.execute("SELECT pgsig.emit('data.ready')")
     with connection.transaction():
-        connection.execute("SELECT * FROM pgsig_private.take(10)").fetchall()  # holds every lane
+        assert connection.execute("SELECT * FROM pgsig_private.take(10)").fetchall()  # holds the lane
         thread.start()
         with psycopg.connect(database, autocommit=True) as other:
             blocked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"

@@ -22,6 +22,7 @@ from pgsig.api import api
 from pgsig.api.base import MOST_BYTES
 from pgsig.api.base import settings as current_settings
 from pgsig.api.health import health
+from pgsig.api.metrics import metrics
 from pgsig.api.problems import TITLES, Refusal, response, status_of
 from pgsig.definition import schema
 from pgsig.errors import InvalidInput, PgsigError, Problem
@@ -88,7 +89,7 @@ def create_app(settings: Settings, database: Database) -> Flask:
     app.after_request(add_headers)
     app.register_error_handler(Exception, answer_error)
     install(app)
-    for blueprint in (health, api, pages):
+    for blueprint in (health, metrics, api, pages):
         app.register_blueprint(blueprint)
     app.add_url_rule(
         "/schema/workflow.json", "schema", lambda: Response(schema.text(), mimetype="application/schema+json")
@@ -146,7 +147,7 @@ def answer_error(error: Exception) -> Response:
         shown = Refusal(500, "something went wrong here; the server's log says what")
     if status_of(shown) == 500:
         logger.error("%s %s failed", request.method, request.path, exc_info=error)
-    machine = request.path.startswith("/api/") or request.blueprint in ("api", "health")
+    machine = request.path.startswith("/api/") or request.blueprint in ("api", "health", "metrics")
     answer = response(shown) if machine else error_page(shown)
     if isinstance(error, HTTPException) and error.code == 405 and (allow := error.get_response().headers.get("Allow")):
         answer.headers["Allow"] = allow

@@ -27,7 +27,14 @@ def install(app: Flask) -> None:
     app.jinja_env.finalize = nothing_hidden
     app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
     app.jinja_env.filters.update(
-        ago=ago, span=span, pretty=pretty, plain=plain, terminal=ansi.to_html, commands=commands, moment=moment
+        ago=ago,
+        span=span,
+        pretty=pretty,
+        size=size,
+        plain=plain,
+        terminal=ansi.to_html,
+        commands=commands,
+        moment=moment,
     )
     app.jinja_env.globals.update(
         face=state.one, faces=state.face, condition=tree.of_condition, explanation=tree.of_explanation, sentence=tree.sentence,
@@ -83,6 +90,14 @@ def span(begin: datetime | None, end: datetime | None) -> str:
 def pretty(value: Any) -> str:
     """A decoded JSON value over several lines."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    for unit, large in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= large:
+            return f"{count / large:.1f} {unit}"
+    return f"{count} B"
 
 
 def commands(signal: Row) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -12,27 +11,15 @@ import psycopg
 
 from pgsig.errors import PgsigError
 from pgsig.settings import Settings
+from pgsig.store.advice import Finding, advice
 from pgsig.store.database import Connection, connect
+from pgsig.store.metrics import collect
 from pgsig.store.migrate import OLDEST_SERVER, api_digest, check
 from pgsig.store.reading import row, rows
 
 NEWEST_SERVER = 18
 HEARD_WITHIN = 3.0  # seconds that a notification may take
 SKEW_NOTED, SKEW_REFUSED = 0.5, 5.0  # seconds between this machine's clock and the database's
-OLD = 10.0  # seconds that a signal may wait to be evaluated
-
-
-@dataclass(frozen=True)
-class Finding:
-    """state: what it means for people. fix: the way out, where there is something to do."""
-
-    check: str
-    state: Literal["ok", "warning", "problem"]
-    detail: str
-    fix: str = ""
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
 
 
 Check = Callable[[Connection, Settings], Iterator[Finding]]
@@ -52,7 +39,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
         yield from schema
         if any(finding.state == "problem" for finding in schema):
             return
-        for look in (_functions, _partitions, _processes, _lag, _pools, _roles):
+        for look in (_functions, _processes, _storage, _pools, _roles):
             yield from _tried(look, connection, settings)
 
 
@@ -126,17 +113,6 @@ def _functions(connection: Connection, settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _partitions(connection: Connection, settings: Settings) -> Iterator[Finding]:  # noqa: ARG001
-    found = _one(connection, "check_partitions")
-    detail = (
-        f"{found['partitions']} of the log, until {found['until']:%Y-%m-%d}" if found["until"] else "the log has none"
-    )
-    if found["enough"]:
-        yield Finding("partitions", "ok", detail)
-    else:
-        yield Finding("partitions", "problem", f"{detail}: emitting will fail", "run a worker, or: pgsig migrate")
-
-
 def _processes(connection: Connection, settings: Settings) -> Iterator[Finding]:  # noqa: ARG001
     for found in rows(connection, "check_alive"):
         name, count = found["role"], found["alive"]
@@ -147,15 +123,8 @@ def _processes(connection: Connection, settings: Settings) -> Iterator[Finding]:
             yield Finding(plural, "problem", "none is alive, and there is work for one", f"run: pgsig {name}")
 
 
-def _lag(connection: Connection, settings: Settings) -> Iterator[Finding]:  # noqa: ARG001
-    found = _one(connection, "check_lag")
-    detail = f"{found['waiting']} signals wait to be evaluated"
-    if found["waiting"]:
-        detail += f", the oldest for {found['seconds']:.1f} s"
-    if found["seconds"] < OLD:
-        yield Finding("lag", "ok", detail)
-    else:
-        yield Finding("lag", "problem", detail, "run more workers; a long open transaction in the log holds nothing up")
+def _storage(connection: Connection, settings: Settings) -> Iterator[Finding]:  # noqa: ARG001
+    yield from advice(collect(connection))
 
 
 def _pools(connection: Connection, settings: Settings) -> Iterator[Finding]:  # noqa: ARG001

@@ -34,10 +34,6 @@ SELECT r.role, count(p.id)::integer AS alive,
   LEFT JOIN pgsig_private.process p ON p.role = r.role AND p.ended_at IS NULL AND p.lease_until > clock_timestamp()
  GROUP BY r.role, r.place ORDER BY r.place
 
--- name: check_lag
--- Signals that nobody has evaluated, and how old the oldest is.
-SELECT coalesce(sum(waiting), 0)::bigint AS waiting, coalesce(max(seconds), 0)::float8 AS seconds FROM pgsig.lag
-
 -- name: check_pools
 -- Runs that could start, in pools that no living runner serves.
 SELECT r.pool, count(*)::integer AS runs FROM pgsig_private.run r

@@ -175,7 +175,7 @@ SELECT (SELECT count(*) FROM gone), max(id), count(*) >= %(limit)s FROM looked
 
 -- name: prune_milestones
 WITH longest AS (
-    SELECT max((s.value #>> '{}')::double precision) AS days FROM pgsig_private.setting s WHERE s.name LIKE '%%\_days'
+    SELECT max((s.value #>> '{}')::double precision) AS days FROM pgsig_private.setting s WHERE right(s.name, 5) = '_days'
 ), gone AS (
     DELETE FROM pgsig_private.milestone m USING longest WHERE m.at < clock_timestamp() - (longest.days * 2 + 7) * interval '24 hours' RETURNING 1
 )

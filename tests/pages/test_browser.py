@@ -189,7 +189,7 @@ def test_pages_fit_their_screen(browser: Browser, site: str, connection: Connect
     context = browser.new_context(viewport={"width": width, "height": 800}, color_scheme=theme)
     page = context.new_page()
     for path in ("/", "/operators", "/operators/recommender/serve", "/signals", f"/signals/{signal_id}", "/runs", f"/runs/{run}",
-                 "/actions", f"/actions/{action}", "/processes", "/nothing"):  # fmt: skip
+                 "/actions", f"/actions/{action}", "/processes", "/storage", "/nothing"):  # fmt: skip
         page.goto(site + path)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         poor = page.evaluate(CONTRAST)

@@ -17,7 +17,7 @@ from pgsig.store.database import connect
 from tests.webapp import define, emit, serving, start, write_log
 
 Connection = psycopg.Connection[Any]
-LISTS = ("/", "/operators", "/signals", "/runs", "/actions", "/processes")
+LISTS = ("/", "/operators", "/signals", "/runs", "/actions", "/processes", "/storage")
 HOSTILE = "<script>alert(1)</script>\u202e\u200b\"'><img src=x onerror=alert(2)>"
 
 
@@ -68,7 +68,9 @@ def check(client: FlaskClient, path: str, status: int = 200) -> str:
 
 def test_empty_pages_tell_what_to_do(client: FlaskClient) -> None:
     for path, words in zip(
-        LISTS, ("pgsig apply", "pgsig apply", "pgsig.emit(", "pgsig act", "pgsig worker", "pgsig runner"), strict=True
+        LISTS,
+        ("pgsig apply", "pgsig apply", "pgsig.emit(", "pgsig act", "pgsig worker", "pgsig runner", "3 of the log"),
+        strict=True,
     ):
         assert words in check(client, path), path
     assert "No signal fits" in check(client, "/signals?key=nothing.*")

@@ -6,7 +6,7 @@
     run.checkpoint_value      what an earlier attempt, or of a streaming operator the run before, left by run.checkpoint(), else None
 
     run.emit("model.trained", {"auc": 0.9})        run.signals("config.**")
-    run.ready()  run.progress(3, 10)  run.result({"rows": 7})  run.checkpoint({"at": 42})
+    run.ready()  run.heartbeat()  run.progress(3, 10)  run.result({"rows": 7})  run.checkpoint({"at": 42})
     run.on_reload  run.reloads()  run.stopping  run.handle_stop()
 
 Needs nothing but Python's own library. Outside a run every use raises PgsigError PS401. A call that the runner refuses
@@ -23,6 +23,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -110,6 +111,27 @@ def ready() -> None:
     _call("POST", "/ready", {})
 
 
+def heartbeat() -> None:
+    """Say that the work goes on, where the operator has `live: {heartbeat: …}`; elsewhere it does nothing.
+
+    Call it as often as you like, from where the work is done: it speaks only when a quarter of the time is over. All else that a job says
+    is a sign of life too, and so is each turn of a loop over `signals` or `reloads`, also while nothing comes.
+    """
+    every = about().get("heartbeat")
+    now = monotonic()
+    if every and now - _beat["at"] >= every / 4:
+        _beat["at"] = now
+        _call("POST", "/heartbeat", {})
+
+
+_beat = {"at": -1e9}  # when it last was said
+
+
+def _patience() -> float:
+    """Seconds to wait for something to happen before the next sign of life."""
+    return min(LONG_POLL, (about().get("heartbeat") or LONG_POLL * 4) / 4)
+
+
 def progress(done: float, total: float | None = None, text: str = "") -> None:
     """Show how far the work is."""
     _call("POST", "/progress", {"done": done, "total": total, "text": text})
@@ -137,7 +159,8 @@ def signals(pattern: str, *, after: str = "") -> Iterator[Signal]:
     handle_stop()
     cursor = after
     while not stopping.is_set():
-        path = f"/signals?pattern={quote(pattern)}&after={quote(cursor)}&wait={LONG_POLL}"
+        heartbeat()
+        path = f"/signals?pattern={quote(pattern)}&after={quote(cursor)}&wait={_patience():g}"
         page = _until_stop(lambda path=path: _call("GET", path))  # type: ignore[misc]
         if page is None:
             return
@@ -155,6 +178,7 @@ def reloads() -> Iterator[Reload]:
     """
     handle_stop()
     while not stopping.is_set():
+        heartbeat()
         found = _until_stop(_next_reload)
         if found is not None:
             yield found
@@ -254,7 +278,7 @@ def _until_stop(ask: Callable[[], Any]) -> Any:
 
 
 def _next_reload() -> Reload | None:
-    answer = _call("GET", f"/reload?wait={LONG_POLL}")
+    answer = _call("GET", f"/reload?wait={_patience():g}")
     return Reload(answer["id"], [_signal(item) for item in answer["cause"]]) if answer else None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.server
 import os
+import threading
 from pathlib import Path
 from types import ModuleType
 
@@ -65,3 +67,39 @@ def hear_reloads() -> None:
     """Uses the iterator in place of the decorator."""
     for reload in run.reloads():
         print("reload", [signal.key for signal in reload.cause])
+
+
+def web() -> None:
+    """Answers on its own port with the status that a file says, 503 where there is none."""
+    run.handle_stop()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PGSIG_PORT"])), _Answer)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    run.stopping.wait()
+    server.shutdown()
+
+
+class _Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        status = Path(os.environ["STATUS"])
+        self.send_response(int(status.read_text()) if status.exists() else 503)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def beat() -> None:
+    """Shows signs of life in all ways, one after the other, each when a file says so."""
+    run.handle_stop()
+    folder = Path(os.environ["GATE"])
+    for name, sign in (
+        ("beat", run.heartbeat),
+        ("said", lambda: run.progress(1)),
+        ("waited", lambda: run._call("GET", "/reload")),
+    ):
+        while not (folder / name).exists() and not run.stopping.wait(0.02):
+            pass
+        print(name, flush=True)
+        sign()
+        (folder / f"{name}.done").touch()
+    run.stopping.wait()

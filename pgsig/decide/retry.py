@@ -26,13 +26,15 @@ MOST_DOUBLINGS = 30  # far beyond both caps, and short of overflow
 class How(StrEnum):
     """How a run came to its end.
 
-    EXITED by itself; KILLED by a signal nobody here sent; TIMED_OUT; NOT_STARTED: it could not be spawned; LOST its
-    runner, or the runner its lease; HANDED_OVER by a runner that shuts down; ASKED to stop.
+    EXITED by itself; KILLED by a signal nobody here sent; TIMED_OUT; NOT_READY in time; NOT_ALIVE any more; NOT_STARTED: it could not
+    be spawned; LOST its runner, or the runner its lease; HANDED_OVER by a runner that shuts down; ASKED to stop.
     """
 
     EXITED = "exited"
     KILLED = "killed"
     TIMED_OUT = "timed_out"
+    NOT_READY = "not_ready"
+    NOT_ALIVE = "not_alive"
     NOT_STARTED = "not_started"
     LOST = "lost"
     HANDED_OVER = "handed_over"
@@ -129,13 +131,12 @@ def _streaming(spec: Mapping[str, Any], outcome: Outcome, ran_for: float, failur
         return Next(State.SUCCEEDED if outcome.good else State.FAILED, reason=reason)
     if outcome.hopeless:
         return Next(State.FAILED, reason=reason)
-    # Between young and healthy neither raises the count nor clears it: the wait stays as it is.
-    failures = 0 if ran_for >= HEALTHY else failures + (ran_for < YOUNG)
+    # Between young and healthy neither raises the count nor clears it: the wait stays as it is. Who never served ends young at any age.
+    young = ran_for < YOUNG or outcome.how is How.NOT_READY
+    failures = failures + young if young or ran_for < HEALTHY else 0
     reason = reason or "ended by itself"
     if failures >= CRASH_LOOP:
-        return Next(
-            State.FAILED,
-            reason=f"crash loop: ended {failures} times within {YOUNG:g} s of its start; the last time: {reason}",
-        )
+        when = "before it was ready" if outcome.how is How.NOT_READY else f"within {YOUNG:g} s of its start"
+        return Next(State.FAILED, reason=f"crash loop: ended {failures} times {when}; the last time: {reason}")
     most = min(LONGEST_RESTART, FIRST_RESTART * 2.0 ** min(max(failures - 1, 0), MOST_DOUBLINGS))
     return Next(State.RETRYING, delay=rng.uniform(most / 2, most), reason=reason, failures=failures)

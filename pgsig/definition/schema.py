@@ -14,7 +14,7 @@ from typing import Any
 from pgsig.condition.parse import BESIDE, FORMS, MOST_PARTS
 from pgsig.definition.document import ACTIONS, MOST_OPERATORS, MOST_RULES
 from pgsig.definition.options import THEN
-from pgsig.definition.spec import COMMON, FIELDS, NAME, TARGET, VARIABLE
+from pgsig.definition.spec import COMMON, FIELDS, LIVE, NAME, READY, TARGET, VARIABLE
 from pgsig.model import Kind
 
 FILE = Path(__file__).with_name("schema.json")
@@ -194,6 +194,10 @@ def _spec(kind: Kind) -> Schema:
         },
         "reload_by": {"enum": ["api", "HUP", "USR1", "USR2"]},
         "reload_timeout": duration,
+        "live": {
+            "description": "when a job is not alive any more: no sign of life for so long, or probes that fail in a row",
+            "oneOf": [_probe(form, LIVE) for form in LIVE],
+        },
         "autostart": {"type": "boolean"},
         "timeout": duration,
         "retries": {"type": "integer", "minimum": 0, "maximum": 1000},
@@ -203,7 +207,11 @@ def _spec(kind: Kind) -> Schema:
         "restart": {"enum": ["always", "on_failure", "never"]},
         "replicas": {"description": "how many run beside each other", "type": "integer", "minimum": 1, "maximum": 100},
         "handover": {"enum": ["stop_first", "start_first"]},
-        "ready": {"enum": ["start", "api"]},
+        "ready": {
+            "description": "when it serves: at its start, when it says so, or when a probe is answered",
+            "oneOf": [{"enum": ["start", "api"]}, *(_probe(form, READY) for form in READY)],
+        },
+        "ready_timeout": duration,
         "on_lease_loss": {"enum": ["stop", "keep"]},
     }
     return {
@@ -212,6 +220,23 @@ def _spec(kind: Kind) -> Schema:
         "properties": {name: fields[name] for name in sorted({*COMMON, *FIELDS[kind]})},
         "additionalProperties": False,
         "oneOf": [{"required": ["command"]}, {"required": ["python"]}],
+    }
+
+
+def _probe(form: str, forms: dict[str, Any]) -> Schema:
+    known: dict[str, Schema] = {
+        "heartbeat": _ref("duration"),
+        "http": {"type": "string", "pattern": "^http://", "description": "{port} in it is the job's PGSIG_PORT"},
+        "command": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        "every": _ref("duration"),
+        "timeout": _ref("duration"),
+        "failures": {"type": "integer", "minimum": 1, "maximum": 100},
+    }
+    return {
+        "type": "object",
+        "properties": {name: known[name] for name in forms[form]},
+        "required": [form],
+        "additionalProperties": False,
     }
 
 

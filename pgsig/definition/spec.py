@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from pgsig.condition import duration
+from pgsig.decide.health import LIVE_EVERY, LIVE_FAILURES, PROBE_TIMEOUT, READY_EVERY, READY_TIMEOUT
 from pgsig.decide.plan import PLACEHOLDER
 from pgsig.definition.reading import escape
 from pgsig.errors import Problem
@@ -60,6 +62,11 @@ def canonical(kind: Kind, given: Json, where: str, wrong: Wrong) -> dict[str, An
         wrong(where, f"an operator has {said}", "command: [python, job.py], or python: module:function", "PS524")
     if set(spec.get("env", ())) & set(spec.get("pass_env", ())):
         wrong(f"{where}/pass_env", "names a variable that env sets", "keep one", "PS525")
+    if spec.get("handover") == "start_first" or spec.get("replicas", 1) != 1:
+        for name in ("ready", "live"):
+            if isinstance(probe := spec.get(name), dict) and "{port}" not in str(probe.get("http", "{port}")):
+                said = "another run of it may answer at this address: several are alive at once"
+                wrong(f"{where}/{name}/http", said, "write {port}, and let the job listen on its PGSIG_PORT")
     return spec
 
 
@@ -258,12 +265,80 @@ def _params_from(value: Json, where: str, wrong: Wrong) -> Json:
     return value
 
 
+def _every(value: Json, where: str, wrong: Wrong) -> Json:
+    found = _duration(value, where, wrong)
+    if re.fullmatch(r"\d{1,2}ms", str(found)):
+        wrong(where, f"{found} is too often to ask", "100ms or more")
+    return found
+
+
+def _url(value: Json, where: str, wrong: Wrong) -> Json:
+    plain = value.replace("{port}", "1") if isinstance(value, str) else ""
+    try:
+        parts = urlsplit(plain)
+        good = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0 and re.fullmatch(r"[!-~]+", plain)
+    except ValueError:
+        good = False
+    if not good:
+        fix = "for instance http://127.0.0.1:{port}/health, where {port} is the job's own PGSIG_PORT"
+        wrong(where, f"{_shown(value)} is not an http:// address", fix)
+    elif "@" in plain.split("/")[2]:
+        wrong(where, "an address with a password would be kept and shown", "use a command, and pass_env", "PS525")
+    elif re.search(r"[{}]", plain):
+        wrong(where, f"{_shown(value)} has a brace that stands for nothing", "{port}")
+    return value
+
+
+def _forms(forms: Mapping[str, Mapping[str, tuple[Check, Any]]], fix: str, words: tuple[str, ...] = ()) -> Check:
+    """An object that has one of some keys, which decides what else it may have; or one of some words."""
+
+    def check(value: Json, where: str, wrong: Wrong) -> Json:
+        if isinstance(value, str) and words:
+            return _choice(*words)(value, where, wrong)
+        found = [name for name in forms if isinstance(value, dict) and name in value]
+        if len(found) != 1:
+            wrong(
+                where,
+                f"{' or '.join(words)}{', or ' if words else ''}an object with one of {', '.join(forms)} is needed",
+                fix,
+            )
+            return value
+        fields, given = forms[found[0]], {}
+        for name, part in value.items():
+            place = f"{where}/{escape(name)}"
+            if name not in fields:
+                wrong(place, f'"{name}" does not go with {found[0]}', f"use {', '.join(fields)}", "PS522")
+            elif part is not None:
+                check, default = fields[name]
+                result = check(part, place, wrong)
+                if result != default:
+                    given[name] = result
+        return given
+
+    return check
+
+
 def _shown(value: Json) -> str:
     text = f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
     return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 _NOTHING = object()  # a default that no value equals
+_READY = {"every": (_every, READY_EVERY), "timeout": (_duration, PROBE_TIMEOUT)}
+_LIVE = {
+    "every": (_every, LIVE_EVERY),
+    "timeout": (_duration, PROBE_TIMEOUT),
+    "failures": (_number(1, 100), LIVE_FAILURES),
+}
+READY: dict[str, dict[str, tuple[Check, Any]]] = {
+    "http": {"http": (_url, _NOTHING), **_READY},
+    "command": {"command": (_command, _NOTHING), **_READY},
+}
+LIVE: dict[str, dict[str, tuple[Check, Any]]] = {
+    "heartbeat": {"heartbeat": (_duration, _NOTHING)},
+    "http": {"http": (_url, _NOTHING), **_LIVE},
+    "command": {"command": (_command, _NOTHING), **_LIVE},
+}
 COMMON: dict[str, tuple[Check, Any]] = {
     "command": (_command, _NOTHING),
     "python": (_target, _NOTHING),
@@ -279,6 +354,7 @@ COMMON: dict[str, tuple[Check, Any]] = {
     "concurrency": (_concurrency, _NOTHING),
     "reload_by": (_choice("api", "HUP", "USR1", "USR2"), "api"),
     "reload_timeout": (_duration, _NOTHING),
+    "live": (_forms(LIVE, "for instance {heartbeat: 30s}"), _NOTHING),
     "autostart": (_flag, False),
 }
 FIELDS: dict[Kind, dict[str, tuple[Check, Any]]] = {
@@ -295,7 +371,8 @@ FIELDS: dict[Kind, dict[str, tuple[Check, Any]]] = {
         "restart": (_choice("always", "on_failure", "never"), "always"),
         "replicas": (_number(1, 100), 1),
         "handover": (_choice("stop_first", "start_first"), "stop_first"),
-        "ready": (_choice("start", "api"), "start"),
+        "ready": (_forms(READY, 'for instance {http: "http://127.0.0.1:{port}/health"}', ("start", "api")), "start"),
+        "ready_timeout": (_duration, READY_TIMEOUT),
         "on_lease_loss": (_choice("stop", "keep"), "stop"),
     },
 }

@@ -40,6 +40,43 @@ class Concurrency(TypedDict):
     max: int
 
 
+class Asked(TypedDict, total=False):
+    """How often a job is asked, and how long an answer may take."""
+
+    every: Length
+    timeout: Length
+
+
+class ByHttp(Asked):
+    """Asked by HTTP: a status from 200 to 299 is good. In the URL {port} is the job's own PGSIG_PORT."""
+
+    http: str
+
+
+class ByCommand(Asked):
+    """Asked by a command in the environment of the job: exit code 0 is good."""
+
+    command: Sequence[str]
+
+
+class LiveByHttp(ByHttp, total=False):
+    """failures: so many in a row, 3 by default, and it counts as dead."""
+
+    failures: int
+
+
+class LiveByCommand(ByCommand, total=False):
+    """failures: so many in a row, 3 by default, and it counts as dead."""
+
+    failures: int
+
+
+class ByHeartbeat(TypedDict):
+    """The job calls `run.heartbeat()` at least so often, or says anything else to its runner."""
+
+    heartbeat: Length
+
+
 class Common(TypedDict, total=False):
     """What every operator may say; see the fields of the same names in a definition."""
 
@@ -61,6 +98,7 @@ class Common(TypedDict, total=False):
     concurrency: Concurrency
     reload_by: Literal["api", "HUP", "USR1", "USR2"]
     reload_timeout: Length
+    live: ByHeartbeat | LiveByHttp | LiveByCommand
     autostart: bool
 
 
@@ -84,7 +122,8 @@ class Streaming(Common, total=False):
     restart_policy: Literal["always", "on_failure", "never"]
     replicas: int
     handover: Literal["stop_first", "start_first"]
-    ready: Literal["start", "api"]
+    ready: Literal["start", "api"] | ByHttp | ByCommand
+    ready_timeout: Length
     on_lease_loss: Literal["stop", "keep"]
 
 

@@ -3,6 +3,7 @@
     POST /emit            {key, value, subject, …} or a list of them    → {"ids": […]}
     GET  /signals         ?pattern=config.**&after=CURSOR&wait=SECONDS  → {"signals": […], "cursor": "…"}
     POST /ready                                                         → {"ok": true}
+    POST /heartbeat       a sign of life; any other POST is one too
     POST /progress        {done, total, text}
     POST /result          any value: it becomes the value of the run's last state signal
     POST /checkpoint      any value: the next attempt gets it
@@ -90,6 +91,9 @@ class Door:
     def _answer(self, method: str, target: str, authorization: str, body: Any) -> Any:
         """Answer one request: a JSON value, or Raw. Raises PgsigError for what is refused."""
         session = self.session(authorization)
+        if method == "POST":
+            # A GET waits for something: a thread that waits does not show that the work goes on.
+            session.heard_at = monotonic()
         parts = urlsplit(target)
         query = dict(parse_qsl(parts.query))
         found = re.fullmatch(r"/reload/(\d{1,18})", parts.path)
@@ -99,6 +103,7 @@ class Door:
             ("POST", "/emit"): self.emit,
             ("GET", "/signals"): self.signals,
             ("POST", "/ready"): self.ready,
+            ("POST", "/heartbeat"): self.heartbeat,
             ("POST", "/progress"): self.note("progress"),
             ("POST", "/result"): self.note("result"),
             ("POST", "/checkpoint"): self.note("checkpoint"),
@@ -156,7 +161,11 @@ class Door:
                 self._bell.wait(min(left, self.settings.poll_seconds))
 
     def ready(self, session: Session, _: dict[str, str], __: Any) -> Any:
+        session.said_ready = True
         return self._tell(SayReady(session))
+
+    def heartbeat(self, _: Session, __: dict[str, str], ___: Any) -> Any:
+        return {"ok": True}  # it has been heard
 
     def note(self, what: str) -> Callable[[Session, dict[str, str], Any], Any]:
         def keep(session: Session, _: dict[str, str], body: Any) -> Any:

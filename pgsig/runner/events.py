@@ -1,4 +1,4 @@
-"""What the database wants of a runner, on its way from the thread that asks to the one that supervises."""
+"""What the database wants of a runner, and what probes found, on its way to the thread that supervises."""
 
 from __future__ import annotations
 
@@ -36,10 +36,19 @@ class GrantOver:
 
 
 @dataclass(frozen=True, slots=True)
+class Probed:
+    """A probe came back. problem: what was wrong, or ""."""
+
+    run: int
+    epoch: int
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Dispossessed:
     """The runner was declared dead: end all jobs, then set `done`."""
 
     done: threading.Event
 
 
-Event = Granted | StopWanted | ReloadWanted | GrantOver | Dispossessed
+Event = Granted | StopWanted | ReloadWanted | GrantOver | Probed | Dispossessed

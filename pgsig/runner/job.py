@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pgsig.condition.duration import seconds, text
+from pgsig.decide.health import Health
 from pgsig.decide.retry import How, Outcome
 from pgsig.runner.engine import Exit, Handle
 from pgsig.runner.session import Session
@@ -15,12 +16,15 @@ GRACE, RELOAD_TIMEOUT = "10s", "30s"  # where the operator does not say
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A job of this runner. why: what we did to end it, if it was us: stop, timeout, shutdown, fenced or over."""
+    """A job of this runner. health: where its definition asks for care. why: what we did to end it, if it was us: stop, timeout, unready,
+    dead (with the reason in `detail`), shutdown, fenced or over."""
 
     session: Session
     handle: Handle
     began_at: float
+    health: Health | None = None
     why: str = ""
+    detail: str = ""
     timeout_at: float = float("inf")
     drain_until: float = float("inf")  # the runner ends: until then it may end by itself
     kill_at: float = float("inf")
@@ -55,6 +59,9 @@ class Job:
                 return Outcome(How.ASKED, end.code, forced)
             case "timeout":
                 return Outcome(How.TIMED_OUT, end.code)
+            case "unready" | "dead":
+                how = How.NOT_READY if self.why == "unready" else How.NOT_ALIVE
+                return Outcome(how, end.code, "; it ".join(filter(None, (self.detail, forced))))
             case "shutdown":
                 return Outcome(How.HANDED_OVER, end.code, "its runner was shut down")
             case "fenced":

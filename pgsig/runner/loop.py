@@ -20,11 +20,12 @@ from typing import Any
 
 from pgsig.runner.door import Door
 from pgsig.runner.engine import Engine, engine_named
-from pgsig.runner.events import Event
+from pgsig.runner.events import Event, Probed
 from pgsig.runner.fence import Fence
 from pgsig.runner.job import Job
 from pgsig.runner.link import Link
 from pgsig.runner.place import Spool
+from pgsig.runner.probe import Prober
 from pgsig.runner.supervisor import Supervisor
 from pgsig.runner.waiting import Waker, readable
 from pgsig.settings import Settings
@@ -83,7 +84,9 @@ class Runner:
             stack.callback(self.engine.close)
             link = Link(self.settings, self.name, fence, tell=self._tell, alive=self._alive, ring=door.ring)
             door.say = link.say
-            supervisor = Supervisor(self.settings, self.engine, spool, fence, link, door)
+            prober = Prober(lambda key, problem: self._tell(Probed(*key, problem)))
+            stack.callback(prober.close)
+            supervisor = Supervisor(self.settings, self.engine, spool, fence, link, door, prober)
             self.link, self.supervisor = link, supervisor
             self._moved_at = monotonic()
             link.thread.start()

@@ -14,11 +14,15 @@ import json
 import os
 import secrets
 import shutil
+import socket
 import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from pgsig.condition.duration import seconds
+from pgsig.model import Kind
 from pgsig.runner import tree
 from pgsig.store.jobs import Grant
 
@@ -42,6 +46,15 @@ class Place:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
             file.write(text)
         draft.replace(self.folder / name)
+
+    def note(self, text: str) -> None:
+        """Say something in the job's output, on a line of its own."""
+        with contextlib.suppress(OSError):
+            file = os.open(self.output, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            try:
+                os.write(file, f"\n[pgsig: {text}]\n".encode())
+            finally:
+                os.close(file)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -84,8 +97,11 @@ class Spool:
         folder = self.folder / f"{grant.id}-{grant.epoch}"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
-        place = Place(folder, environment(grant, folder, self.mark))
-        place.write("run.json", document(grant, url=url, token=token))
+        env = environment(grant, folder, self.mark)
+        if grant.kind == Kind.STREAMING:
+            env["PGSIG_PORT"] = str(free_port())
+        place = Place(folder, env)
+        place.write("run.json", document(grant, env, url=url, token=token))
         place.write("url", url)
         place.write(
             "curl",
@@ -105,12 +121,26 @@ def kill_orphans(mark: str) -> bool:
     return tree.kill_until_gone(lambda: tree.carriers(f"PGSIG_RUNNER={mark}".encode()), wait)
 
 
-def document(grant: Grant, *, url: str, token: str) -> str:
+def free_port() -> int:
+    """A port of the loopback interface that nobody uses. Where somebody takes it before the job does, the next attempt gets another."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+def heartbeat(spec: Mapping[str, Any]) -> float | None:
+    """Seconds between two signs of life that a definition asks for, or None. Raises ValueError where it cannot be used."""
+    asked = (spec.get("live") or {}).get("heartbeat")
+    return seconds(asked) if asked else None
+
+
+def document(grant: Grant, env: Mapping[str, str], *, url: str, token: str) -> str:
     """The content of run.json. Cause and checkpoint go in as the text that they are: nobody here needs to be able to read them."""
     parts = {
         "id": grant.id, "epoch": grant.epoch, "attempt": grant.attempt, "generation": grant.generation,
         "namespace": grant.namespace, "workflow": grant.workflow, "operator": grant.operator, "subject": grant.subject,
         "kind": grant.kind, "action": grant.action, "params": grant.params, "since": grant.since, "url": url, "token": token,
+        "heartbeat": heartbeat(grant.spec), "port": int(env["PGSIG_PORT"]) if "PGSIG_PORT" in env else None,
     }  # fmt: skip
     encoded = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in parts.items()]
     encoded += [f'"cause": {grant.cause}', f'"checkpoint": {grant.checkpoint or "null"}']
@@ -126,6 +156,8 @@ def environment(grant: Grant, folder: Path, mark: str, own: Mapping[str, str] | 
     env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH') or USUAL_PATH}"
     env["PYTHONUNBUFFERED"] = "1"  # output is wanted when it is written, not when 8 KiB have come together
     env |= {str(name): str(value) for name, value in (grant.spec.get("env") or {}).items()}
+    if wanted_every := heartbeat(grant.spec):
+        env["PGSIG_HEARTBEAT"] = f"{wanted_every:g}"
     return env | {
         "PGSIG_RUN_FILE": str(folder / "run.json"),
         "PGSIG_RUN_DIR": str(folder),

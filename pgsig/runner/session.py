@@ -25,6 +25,8 @@ class Session:
         self.tail: Tail | None = None
         self.logged: int | None = None  # bytes of its log in the database, once somebody has asked
         self.over = False
+        self.heard_at = 0.0  # its job's last sign of life, by `time.monotonic`
+        self.said_ready = False
         self.changed = threading.Condition()
         self._waiting: deque[Reload] = deque()
         self._known: dict[int, Reload] = {}

@@ -8,17 +8,20 @@ from time import monotonic
 from typing import Any
 
 from pgsig.condition.duration import seconds, text
+from pgsig.decide import health
+from pgsig.decide.health import Step
 from pgsig.decide.retry import How, Next, Outcome, after
 from pgsig.failpoints import reached
 from pgsig.model import Kind, State
 from pgsig.runner.door import Door
 from pgsig.runner.engine import Engine, Exit, NotStarted
-from pgsig.runner.events import Dispossessed, Event, Granted, GrantOver, ReloadWanted, StopWanted
+from pgsig.runner.events import Dispossessed, Event, Granted, GrantOver, Probed, ReloadWanted, StopWanted
 from pgsig.runner.fence import Fence
 from pgsig.runner.job import Job
 from pgsig.runner.link import Link
 from pgsig.runner.logs import Tail
 from pgsig.runner.place import Spool
+from pgsig.runner.probe import Prober
 from pgsig.runner.session import Reload, SayReady, SayReload, SayState, Session
 from pgsig.settings import Settings
 from pgsig.store.jobs import Grant, Report
@@ -32,10 +35,17 @@ class Supervisor:
     """The jobs of a runner, by run. stopping: nothing is started any more."""
 
     def __init__(
-        self, settings: Settings, engine: Engine[Any], spool: Spool, fence: Fence, link: Link, door: Door
+        self,
+        settings: Settings,
+        engine: Engine[Any],
+        spool: Spool,
+        fence: Fence,
+        link: Link,
+        door: Door,
+        prober: Prober,
     ) -> None:
         self.settings, self.engine, self.spool = settings, engine, spool
-        self.fence, self.link, self.door = fence, link, door
+        self.fence, self.link, self.door, self.prober = fence, link, door, prober
         self.jobs: dict[int, Job] = {}
         self.stopping = False
         self._waiting: dict[int, Grant] = {}
@@ -51,6 +61,7 @@ class Supervisor:
         if any(job.handle.wake is None for job in self.jobs.values()):
             return LOOK_AGAIN
         dues = [min(job.kill_at, job.timeout_at, job.drain_until) - now for job in self.jobs.values()]
+        dues += [job.health.look_at - now for job in self.jobs.values() if job.health and not job.why]
         return max(0.0, min(longest, LOOK_AT_FLOOD if self._flood else LOOK_EVERY, *dues))
 
     def files(self) -> list[int]:
@@ -93,7 +104,7 @@ class Supervisor:
                 for job in self.jobs.values():
                     self._end_now(job, "over")
                 self._confirm()
-            case StopWanted() | ReloadWanted() | GrantOver():
+            case StopWanted() | ReloadWanted() | GrantOver() | Probed():
                 found = self.jobs.get(event.run)
                 if found is None or found.grant.epoch != event.epoch:
                     return
@@ -101,6 +112,8 @@ class Supervisor:
                     self._ask_to_end(found, "stop")
                 elif isinstance(event, ReloadWanted):
                     self._reload(found, event)
+                elif isinstance(event, Probed):
+                    self._probed(found, event.problem)
                 else:
                     self._end_now(found, "over")
 
@@ -121,6 +134,7 @@ class Supervisor:
                 if grant.kind == Kind.BATCH and grant.spec.get("timeout")
                 else float("inf")
             )
+            care = health.care(grant.kind, grant.spec)
             session.place = self.spool.place(grant, url=self.door.url, token=session.token)
             session.tail = Tail(session.place.output, self.settings.log_kib * 1024)
             self.door.admit(session)
@@ -139,7 +153,10 @@ class Supervisor:
         now = monotonic()
         self.fence.began(handle.identity, session.place.mark, keep=grant.spec.get("on_lease_loss") == "keep")
         reached("run.began")
-        self.jobs[grant.id] = Job(session, handle, began_at=now, timeout_at=now + timeout)
+        job = Job(
+            session, handle, began_at=now, health=health.begin(care, now) if care else None, timeout_at=now + timeout
+        )
+        self.jobs[grant.id] = job
         self.link.output.follow(session)
         self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=handle.identity)))
         # A batch run has nobody to be ready for, unless it takes over from another.
@@ -172,10 +189,47 @@ class Supervisor:
         else:
             self.link.say(SayReload(job.session, order.reload, "failed", f"the signal {by} could not be sent"))
 
+    def _care(self, job: Job, known: health.Health, now: float) -> None:
+        """Readiness and life: what is due."""
+        if job.session.said_ready:
+            known = health.became_ready(known, now)
+        job.health, step = health.look(known, now, heard_at=job.session.heard_at)
+        self._follow(job, job.health, step)
+
+    def _probed(self, job: Job, problem: str) -> None:
+        if job.health is None or job.why:
+            return
+        failed = job.health.failed
+        job.health, step = health.answered(job.health, monotonic(), problem)
+        if job.session.place and job.health.ready and (job.health.failed or failed):
+            most = job.health.probe.failures if job.health.probe else 0
+            said = (
+                f"the probe failed, {job.health.failed} of {most}: {problem}"
+                if problem
+                else "the probe is answered again"
+            )
+            job.session.place.note(said)
+        self._follow(job, job.health, step)
+
+    def _follow(self, job: Job, known: health.Health, step: Step | None) -> None:
+        place = job.session.place
+        if step is Step.ASK and known.probe and place:
+            cwd = job.grant.spec.get("cwd")
+            self.prober.ask(job.grant.key, known.probe, env=place.env, cwd=str(cwd) if cwd else None)
+        elif step is Step.READY:
+            self.link.say(SayReady(job.session))
+        elif step in (Step.UNREADY, Step.DEAD):
+            job.detail = health.reason(known)
+            if place:
+                place.note(f"it is ended: {job.detail}")
+            self._ask_to_end(job, step.value)
+
     def _watch(self) -> None:
-        """Deadlines, and output that grows too fast."""
+        """Deadlines, health, and output that grows too fast."""
         now, flood = monotonic(), False
         for job in self.jobs.values():
+            if job.health and not job.why:
+                self._care(job, job.health, now)
             if job.timeout_at <= now:
                 job.timeout_at = float("inf")
                 self._ask_to_end(job, "timeout")
@@ -211,7 +265,7 @@ class Supervisor:
 
     def _fenced(self, pid: int) -> None:
         for job in self.jobs.values():
-            if job.handle.identity.split()[0] == str(pid) and job.why in ("", "timeout", "shutdown"):
+            if job.handle.identity.split()[0] == str(pid) and job.why in ("", "timeout", "unready", "dead", "shutdown"):
                 job.why = "fenced"
 
     # ── ending ──

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -205,3 +206,43 @@ def test_what_json_does_not_have_is_refused_in_a_document_from_python() -> None:
         with pytest.raises(InvalidInput) as refused:
             parse({"workflow": "w", "operators": {"a": {"batch": {"command": ["x"], "params": {"p": value}}}}})
         assert refused.value.code == "PS526"
+
+
+PROBES: list[tuple[dict[str, Any], list[tuple[str, str]]]] = [
+    ({"ready": "soon"}, [("/ready", "PS523")]),
+    ({"ready": {}}, [("/ready", "PS523")]),
+    ({"ready": {"http": "http://h/", "command": ["x"]}}, [("/ready", "PS523")]),
+    ({"ready": {"heartbeat": "1s"}}, [("/ready", "PS523")]),
+    ({"ready": {"http": "https://h/"}}, [("/ready/http", "PS523")]),
+    ({"ready": {"http": "http://u:p@h/"}}, [("/ready/http", "PS525")]),
+    ({"ready": {"http": "http://h:{prot}/"}}, [("/ready/http", "PS523")]),
+    ({"ready": {"http": "http://h/ x"}}, [("/ready/http", "PS523")]),
+    ({"ready": {"command": "curl -f h"}}, [("/ready/command", "PS524")]),
+    ({"ready": {"command": ["x"], "every": "50ms", "failures": 2}}, [("/ready/every", "PS523"), ("/ready/failures", "PS522")]),
+    ({"live": {"heartbeat": "0s", "every": "1s"}}, [("/live/heartbeat", "PS523"), ("/live/every", "PS522")]),
+    ({"live": "start"}, [("/live", "PS523")]),
+    ({"live": {"http": "http://h/", "failures": 0}}, [("/live/failures", "PS523")]),
+    # Of two that are alive at once, which one has answered?
+    ({"ready": {"http": "http://127.0.0.1:80/"}, "handover": "start_first"}, [("/ready/http", "PS523")]),
+    ({"live": {"http": "http://127.0.0.1:80/"}, "replicas": 2}, [("/live/http", "PS523")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("spec", "wanted"), PROBES)
+def test_probes_that_cannot_be_made_are_refused(spec: dict[str, Any], wanted: list[tuple[str, str]]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse({"workflow": "w", "operators": {"o": {"streaming": {"command": ["x"], **spec}}}})
+    where = "/operators/o/streaming"
+    assert [(one.where.removeprefix(where), one.code) for one in refused.value.problems] == wanted
+
+
+def test_probes_are_canonical() -> None:
+    spec = {
+        "ready": {"http": "http://127.0.0.1:{port}/", "every": "1000ms", "timeout": "2s"}, "ready_timeout": "60s", "replicas": 2,
+        "live": {"command": ["x"], "failures": 3, "every": "0.5m"},
+    }  # fmt: skip
+    found = parse({"workflow": "w", "operators": {"o": {"streaming": {"command": ["x"], **spec}}}})
+    assert found.operators[0].spec == {
+        "command": ["x"], "ready": {"http": "http://127.0.0.1:{port}/", "timeout": "2s"}, "replicas": 2,
+        "live": {"command": ["x"], "every": "30s"},
+    }  # fmt: skip

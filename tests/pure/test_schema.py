@@ -65,6 +65,15 @@ def valid() -> list[Any]:
         [{"at": "2030-01-01", "tz": "UTC"}, {"cron": "@daily"}],
     ]
     bodies = [
+        {
+            "streaming": {
+                "command": ["x"],
+                "ready": {"http": "http://h:{port}/"},
+                "ready_timeout": 90,
+                "live": {"heartbeat": "30s"},
+            }
+        },
+        {"batch": {"command": ["x"], "live": {"command": ["y"], "every": "1 m", "timeout": "5s", "failures": 2}}},
         {"streaming": {"python": "a.b:c.d", "restart": "never", "ready": "api", "on_lease_loss": "keep"}},
         {
             "batch": {

@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check format bench soak schema lock wheel clean
+.PHONY: help demo demo-once test check format bench soak soak-short sweep takeover model schema lock wheel clean
 .DELETE_ON_ERROR:
 
 help: ## Show this
@@ -40,8 +40,21 @@ format: $(READY) ## Format the code and repair what the linter can
 bench: $(READY) ## Measure throughput and latency
 	$(BIN)/python -m tests.bench $(ARGS)
 
-soak: $(READY) ## Interleave, crash and kill at random for a long time; EXAMPLES=2000 for more
-	PGSIG_MODEL_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest tests/flow/test_model.py tests/flow/test_worker_faults.py tests/faults $(ARGS)
+soak: $(READY) ## 1,000 faults over 50,000 signals in half an hour, judged; ARGS='--seed 7 --minutes 60'
+	$(BIN)/python -m tests.soak $(ARGS)
+
+soak-short: $(READY) ## The same in two minutes, then one kill at each failpoint: what CI runs
+	$(BIN)/python -m tests.soak --seed 1 --faults 50 --signals 3000 --minutes 0.7 --json /dev/null $(ARGS)
+	$(BIN)/python -m tests.soak.sweep --times 1 --minutes 1 --json /dev/null
+
+sweep: $(READY) ## Kill at each failpoint a hundred times, about an hour; ARGS='--times 10'
+	$(BIN)/python -m tests.soak.sweep $(ARGS)
+
+takeover: $(READY) ## Measure how long others need when a worker or a runner dies
+	$(BIN)/python -m tests.soak.takeover $(ARGS)
+
+model: $(READY) ## The random model of the whole, for long; EXAMPLES=2000 for more
+	PGSIG_MODEL_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest tests/flow/test_model.py $(ARGS)
 
 schema: $(READY) ## Regenerate sql/schema.sql from the migrations
 	$(BIN)/python -m pgsig.store.schema --write

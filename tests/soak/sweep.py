@@ -1,0 +1,196 @@
+"""`python -m tests.soak.sweep`: kill a process at each failpoint, so many times each, under load; then let everything rest, and judge.
+
+--times N     kills at each name; default 100          --only TEXT   names that contain it          --seed N   of the emitters
+--minutes N   to give up after; default 90             --json PATH   default tests/soak/sweep.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import sys
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from pgsig.failpoints import NAMES
+from tests.soak.__main__ import text_of
+from tests.soak.arena import LEASE, Arena
+from tests.soak.checker import judge
+from tests.soak.schedule import CLOCKS, EMITTERS, WORKERS, homes
+from tests.soak.soak import Plan, come_to_rest, report
+
+REPORT = Path(__file__).with_name("sweep.json")
+PATIENCE = 25.0  # seconds for a process to come past its failpoint; then it gets another
+RUNNERS = tuple(f"r{number}" for number in range(4))  # most names are theirs
+RATE = 25  # signals a second
+NEED_SERVICES = ("link.ready", "link.was_ready", "link.reload", "link.reloaded", "link.ordered", "run.stopping")
+COMMANDS = 0.08  # of them order services about: without, some names are never reached
+
+
+@dataclass
+class Home:
+    """A slot whose process is killed at one name after the other."""
+
+    name: str
+    queue: deque[str] = field(default_factory=deque)
+    at: str = ""  # the failpoint that its process has
+    pid: int = 0
+    since: float = 0.0
+
+
+class Sweep:
+    def __init__(self, arena: Arena, names: list[str], times: int, seed: int) -> None:
+        self.arena, self.say = arena, arena.say
+        self.wanted = dict.fromkeys(names, times)
+        self.reached: Counter[str] = Counter()
+        self.missed: Counter[str] = Counter()
+        self.homes: dict[str, Home] = {}
+        dice = random.Random(seed)
+        for name in names:
+            slots = homes(NAMES[name].role, RUNNERS)
+            for number in range(times):
+                slot = slots[number % len(slots)]
+                self.homes.setdefault(slot, Home(slot)).queue.append(name)
+        for home in self.homes.values():
+            listed = list(home.queue)
+            dice.shuffle(listed)
+            home.queue = deque(listed)
+        self._known = 0
+
+    def run(self, until: float) -> None:
+        begin, told = monotonic(), 0.0
+        while any(home.queue or home.at for home in self.homes.values()) and monotonic() < until:
+            self.arena.tend(0.02)
+            self.look()
+            for home in self.homes.values():
+                if not home.at and home.queue:
+                    self.begin(home)
+            if monotonic() - told > 20:
+                told = monotonic()
+                self.say(
+                    f"{told - begin:6.0f} s  {self.reached.total():5} of {sum(self.wanted.values())} kills,"
+                    f" {self.missed.total()} not reached, {self.arena.emitted():6} signals, {len(self.arena.crashes)} unexpected ends"
+                )
+
+    def look(self) -> None:
+        """Which failpoints were reached since the last look, and which will not be."""
+        fired = self.arena.fired()
+        for _, name, _ in fired[self._known :]:
+            self.reached[name] += 1
+            for home in self.homes.values():
+                if home.at == name and self._is_past(home):
+                    home.at = ""
+                    break
+        self._known = len(fired)
+        for home in self.homes.values():
+            if home.at and monotonic() - home.since > PATIENCE:
+                self.missed[home.at] += 1
+                self.say(f"{home.name} did not come past {home.at}")
+                home.queue.append(home.at)
+                home.at = ""
+
+    def _is_past(self, home: Home) -> bool:
+        """Whether it was this home's process, or its guard: that one is told by being the only one with the name or by its end."""
+        fired = {pid for pid, name, _ in self.arena.fired()[self._known :] if name == home.at}
+        return home.pid in fired or NAMES[home.at].role == "guard" or home.pid == 0
+
+    def begin(self, home: Home) -> None:
+        slot = self.arena.slots[home.name]
+        name = home.queue[0]
+        if any(other.at == name and NAMES[name].role == "guard" for other in self.homes.values()):
+            home.queue.rotate(-1)  # whose guard it was could not be told
+            return
+        if home.name == "a0":
+            if slot.pid:
+                return
+            home.at = home.queue.popleft()
+            self.arena.deploy(f"{name}=kill9")
+        else:
+            if slot.pid:
+                slot.stay_dead = True
+                self.arena.signal(home.name, signal.SIGKILL)
+                return
+            home.at = home.queue.popleft()
+            self.arena.spawn(home.name, f"{name}=kill9")
+        home.pid, home.since = slot.pid, monotonic()
+        self.provoke(home)
+
+    def provoke(self, home: Home) -> None:
+        """What does not happen by itself: a lease that runs out, a runner that dies, one that ends in order."""
+        arena, pid, name = self.arena, home.pid, home.at
+
+        def if_there(what: Callable[[], None]) -> Callable[[], None]:
+            return lambda: what() if arena.slots[home.name].pid == pid and home.at == name else None
+
+        if name in ("guard.fencing", "guard.fenced"):
+            arena.later(4.0, if_there(lambda: arena.freeze(pid, LEASE * 1.5)))
+        elif name in ("guard.burying", "guard.killing"):
+            arena.later(3.0, if_there(lambda: arena.signal(home.name, signal.SIGKILL)))
+        elif name in NEED_SERVICES:
+            for seconds in range(2, 20, 3):
+                order = "svc.reload" if "reload" in name and seconds % 2 else "svc.restart"
+                arena.later(seconds, if_there(lambda order=order: arena.order(order)))  # type: ignore[misc]
+        elif name == "bell.disarmed":
+            arena.later(1.0, if_there(lambda: arena.order("load.item", 40)))
+        elif name == "run.killing":
+            arena.later(2.0, if_there(lambda: arena.order("load.stubborn", 3)))
+        elif name == "link.leaving":
+            arena.later(2.0, if_there(lambda: arena.signal(home.name, signal.SIGTERM)))
+
+
+def sweep(
+    times: int, *, only: str = "", seed: int = 1, minutes: float = 90, say: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Returns the report."""
+    names = sorted(name for name in NAMES if only in name)
+    begin = monotonic()
+    slots = (*WORKERS, *RUNNERS, *CLOCKS, *EMITTERS)
+    arena = Arena(seed, signals=10**9, seconds=10**9 / RATE, slots=slots, say=say)
+    arena.commands = COMMANDS
+    try:
+        arena.open()
+        work = Sweep(arena, names, times, seed)
+        work.run(begin + minutes * 60)
+        arena.signals = arena.emitted()
+        took = monotonic() - begin
+        evidence = come_to_rest(arena, say)
+        verdict = judge(evidence)
+        whole = report(Plan(seed, 0, arena.signals, took / 60), arena, evidence, verdict, took)
+        short = {name: work.reached[name] for name in names if work.reached[name] < times}
+        return {
+            "times": times, "names": len(names), "kills": work.reached.total(), "not_reached": short,
+            **{key: value for key, value in whole.items() if key not in ("faults", "faults_by_kind", "minutes", "failpoints_reached")},
+            "good": verdict.good and not short,
+        }  # fmt: skip
+    finally:
+        arena.close()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="tests.soak.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--times", type=int, default=100)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--json", type=Path, default=REPORT)
+    given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    found = sweep(
+        given.times, only=given.only, seed=given.seed, minutes=given.minutes, say=lambda text: print(text, flush=True)
+    )
+    given.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(text_of(found))
+    print(f"written to {given.json}")
+    return 0 if found["good"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

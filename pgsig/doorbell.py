@@ -103,6 +103,8 @@ class Doorbell:
         if self._ears is not None and self._drain(self._ears):
             return True
         while (left := deadline - time.monotonic()) > 0:
+            if self._drop_broken():
+                return True
             files = [self._stopped_r, *(c.fileno() for c in (self._ears, self._hand) if c is not None)]
             ready, _, _ = select.select(files, [], [], left)
             if self._stopped_r in ready:
@@ -234,6 +236,15 @@ class Doorbell:
         rung, self._rung = self._rung, False
         self._woken += rung
         return rung
+
+    def _drop_broken(self) -> bool:
+        """Drop a connection whose end came in as the answer to something else."""
+        broken = [connection for connection in (self._ears, self._hand) if connection is not None and connection.closed]
+        if self._ears in broken:
+            self._drop_ears()
+        if self._hand in broken:
+            self._drop_hand()
+        return bool(broken)
 
     def _drop_ears(self) -> None:
         if self._ears is not None:

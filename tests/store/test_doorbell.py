@@ -194,6 +194,20 @@ def test_takeover_when_the_holder_dies(house: House) -> None:
     assert heir.bell.wait(SOON)
 
 
+def test_who_stands_in_line_loses_its_connection(house: House) -> None:
+    """The server's last words end the wait for the lock like the lock itself; the connection that is no more must not end the worker."""
+    holder, waiting = house.sleeper("holder"), house.sleeper("waiting")
+    holder.fall_asleep()
+    waiting.fall_asleep()
+    kill_sessions(house.first, "pgsig waiting (bell)")
+    for _ in range(3):
+        waiting.bell.wait(0.05)
+    waiting.fall_asleep()
+    kill_sessions(house.first, "pgsig holder (bell)")
+    assert waiting.bell.wait(SOON)  # it stood in line again
+    assert waiting.bell.held
+
+
 def test_listening_connection_lost(house: House) -> None:
     """What was rung while nobody listened is not missed: after the reconnect it looks."""
     sleeper = house.sleeper()

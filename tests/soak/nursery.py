@@ -122,7 +122,7 @@ def main() -> None:
                     break
                 if pid == 0:
                     break
-                line.sendall(json.dumps({"pid": pid, "status": status}).encode() + b"\n")
+                tell(line, {"pid": pid, "status": status})
         if line.fileno() in ready:
             data = hear(line)
             if not data:
@@ -136,7 +136,7 @@ def main() -> None:
                     os.close(wake)
                     line.close()
                     become(known[order["role"]], order["env"], order["log"])
-                line.sendall(json.dumps({"id": order["id"], "pid": pid}).encode() + b"\n")
+                tell(line, {"id": order["id"], "pid": pid})
 
 
 def hear(line: socket.socket) -> bytes:
@@ -144,6 +144,13 @@ def hear(line: socket.socket) -> bytes:
         return line.recv(65536)
     except ConnectionResetError:
         return b""
+
+
+def tell(line: socket.socket, what: dict[str, int]) -> None:
+    try:
+        line.sendall(json.dumps(what).encode() + b"\n")
+    except OSError:
+        os._exit(0)  # whoever asked is gone
 
 
 def become(role: Callable[[], Any], env: dict[str, str], log: str) -> None:

@@ -14,6 +14,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -27,6 +28,7 @@ from tests.soak.soak import Plan, come_to_rest, report
 
 REPORT = Path(__file__).with_name("sweep.json")
 PATIENCE = 25.0  # seconds for a process to come past its failpoint; then it gets another
+GUARDS_PATIENCE = 2.0  # seconds for a guard to come past its own once its runner is dead
 RUNNERS = tuple(f"r{number}" for number in range(4))  # most names are theirs
 RATE = 25  # signals a second
 NEED_SERVICES = ("link.ready", "link.was_ready", "link.reload", "link.reloaded", "link.ordered", "run.stopping")
@@ -42,6 +44,7 @@ class Home:
     at: str = ""  # the failpoint that its process has
     pid: int = 0
     since: float = 0.0
+    gone: bool = False  # its process
 
 
 class Sweep:
@@ -89,6 +92,9 @@ class Sweep:
                     break
         self._known = len(fired)
         for home in self.homes.values():
+            if home.at and not home.gone and self.arena.slots[home.name].pid != home.pid:
+                # It ended in another way; its guard may still have something to do.
+                home.gone, home.since = True, min(home.since, monotonic() - PATIENCE + GUARDS_PATIENCE)
             if home.at and monotonic() - home.since > PATIENCE:
                 self.missed[home.at] += 1
                 self.say(f"{home.name} did not come past {home.at}")
@@ -96,9 +102,9 @@ class Sweep:
                 home.at = ""
 
     def _is_past(self, home: Home) -> bool:
-        """Whether it was this home's process, or its guard: that one is told by being the only one with the name or by its end."""
+        """Whether it was this home's process, or its guard's: that one is told by being the only one with the name."""
         fired = {pid for pid, name, _ in self.arena.fired()[self._known :] if name == home.at}
-        return home.pid in fired or NAMES[home.at].role == "guard" or home.pid == 0
+        return home.pid in fired or NAMES[home.at].role == "guard"
 
     def begin(self, home: Home) -> None:
         slot = self.arena.slots[home.name]
@@ -118,7 +124,7 @@ class Sweep:
                 return
             home.at = home.queue.popleft()
             self.arena.spawn(home.name, f"{name}=kill9")
-        home.pid, home.since = slot.pid, monotonic()
+        home.pid, home.since, home.gone = slot.pid, monotonic(), False
         self.provoke(home)
 
     def provoke(self, home: Home) -> None:
@@ -128,6 +134,8 @@ class Sweep:
         def if_there(what: Callable[[], None]) -> Callable[[], None]:
             return lambda: what() if arena.slots[home.name].pid == pid and home.at == name else None
 
+        if name.startswith("guard."):
+            arena.later(1.5, if_there(lambda: arena.order("svc.restart")))  # it needs jobs
         if name in ("guard.fencing", "guard.fenced"):
             arena.later(4.0, if_there(lambda: arena.freeze(pid, LEASE * 1.5)))
         elif name in ("guard.burying", "guard.killing"):
@@ -135,9 +143,14 @@ class Sweep:
         elif name in NEED_SERVICES:
             for seconds in range(2, 20, 3):
                 order = "svc.reload" if "reload" in name and seconds % 2 else "svc.restart"
-                arena.later(seconds, if_there(lambda order=order: arena.order(order)))  # type: ignore[misc]
+                arena.later(seconds, if_there(partial(arena.order, order)))
         elif name == "bell.disarmed":
             arena.later(1.0, if_there(lambda: arena.order("load.item", 40)))
+        elif name.startswith("reap."):
+            others = [other for other in RUNNERS if other != home.name]
+            for seconds in range(2, 20, 4):
+                one = others[seconds % len(others)]
+                arena.later(seconds, if_there(partial(arena.signal, one, signal.SIGKILL)))
         elif name == "run.killing":
             arena.later(2.0, if_there(lambda: arena.order("load.stubborn", 3)))
         elif name == "link.leaving":

@@ -82,6 +82,7 @@ class Arena:
         self.crashes: list[str] = []  # ends that nobody ordered
         self.deploys = 0
         self.commands = 0.02
+        self.small: tuple[str, ...] = ("w0", "w1")  # workers of small takes
         self.keep = False  # leave the folder, for whoever wants to look
         self._thawed: set[int] = set()
         self._later: list[tuple[float, int, Callable[[], None]]] = []
@@ -145,7 +146,7 @@ class Arena:
         env = {
             "DATABASE_URL": self.url(name), "PGSIG_LEASE_SECONDS": str(LEASE), "PGSIG_POLL_SECONDS": str(POLL),
             # Small takes make large windows, and workers that are busy for a while.
-            "PGSIG_BATCH": "4" if name in ("w0", "w1") else "500",
+            "PGSIG_BATCH": "4" if name in self.small else "500",
             "PGSIG_CAPACITY": str(CAPACITY), "PGSIG_SPOOL": str(self.folder / "spool" / name), "PGSIG_FAILPOINTS": failpoints,
             "PGSIG_FAILPOINTS_LOG": str(self.folder / "failpoints.log"), "SOAK": str(self.folder), "SOAK_SLOT": name,
             "SOAK_SEED": str(self.seed), "SOAK_NAMESPACES": ",".join(self.namespaces), "SOAK_BEGIN": str(self.begin),
@@ -361,8 +362,13 @@ class Arena:
             if slot.pid:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(slot.pid, signal.SIGCONT)
-            if slot.failpoints and slot.pid and name != "a0":
+            if name == "a0":
+                continue
+            slot.stay_dead = False
+            if slot.failpoints and slot.pid:
                 self.signal(name, signal.SIGKILL)  # what is armed and was not reached shall not be
+            elif not slot.pid:
+                self.spawn(name)
         until = monotonic() + 30
         while monotonic() < until and any(
             not self.slots[name].pid or self.slots[name].failpoints for name in self.names
@@ -371,10 +377,11 @@ class Arena:
 
     def order(self, key: str, times: int = 1) -> None:
         """Emit a signal for every subject of every namespace, past all proxies."""
-        for namespace in self.namespaces:
-            for subject in SUBJECTS:
-                for _ in range(times):
-                    self.ask("SELECT pgsig.emit(%s, 'null', %s, %s, %s)", key, subject, namespace, OWN)
+        self.ask(
+            "INSERT INTO pgsig.signals (namespace, key, subject, source)"
+            " SELECT n, %s, s, %s FROM unnest(%s::text[]) n, unnest(%s::text[]) s, generate_series(1, %s)",
+            *(key, OWN, self.namespaces, list(SUBJECTS), times),
+        )
 
     def stop(self, *names: str) -> None:
         """End processes in order."""

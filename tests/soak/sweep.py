@@ -2,6 +2,7 @@
 
 --times N     kills at each name; default 100          --only TEXT   names that contain it          --seed N   of the emitters
 --minutes N   to give up after; default 90             --json PATH   default tests/soak/sweep.json
+--partial     names that were not reached in time are told and are no failure
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Sweep:
                 order = "svc.reload" if "reload" in name and seconds % 2 else "svc.restart"
                 arena.later(seconds, if_there(partial(arena.order, order)))
         elif name == "bell.disarmed":
-            arena.later(1.0, if_there(lambda: arena.order("load.item", 40)))
+            arena.later(1.0, if_there(lambda: arena.order("load.item", 100)))
         elif name.startswith("reap."):
             others = [other for other in RUNNERS if other != home.name]
             for seconds in range(2, 20, 4):
@@ -165,7 +166,7 @@ def sweep(
     begin = monotonic()
     slots = (*WORKERS, *RUNNERS, *CLOCKS, *EMITTERS)
     arena = Arena(seed, signals=10**9, seconds=10**9 / RATE, slots=slots, say=say)
-    arena.commands = COMMANDS
+    arena.commands, arena.small = COMMANDS, WORKERS
     try:
         arena.open()
         work = Sweep(arena, names, times, seed)
@@ -179,7 +180,7 @@ def sweep(
         return {
             "times": times, "names": len(names), "kills": work.reached.total(), "not_reached": short,
             **{key: value for key, value in whole.items() if key not in ("faults", "faults_by_kind", "minutes", "failpoints_reached")},
-            "good": verdict.good and not short,
+            "complete": not short, "good": verdict.good,
         }  # fmt: skip
     finally:
         arena.close()
@@ -194,6 +195,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--json", type=Path, default=REPORT)
+    parser.add_argument("--partial", action="store_true")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     found = sweep(
@@ -202,7 +204,7 @@ def main() -> int:
     given.json.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(text_of(found))
     print(f"written to {given.json}")
-    return 0 if found["good"] else 1
+    return 0 if found["good"] and (found["complete"] or given.partial) else 1
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ soak: $(READY) ## 1,000 faults over 50,000 signals in half an hour, judged; ARGS
 	$(BIN)/python -m tests.soak $(ARGS)
 
 soak-short: $(READY) ## The same in two minutes, then one kill at each failpoint: what CI runs
-	$(BIN)/python -m tests.soak --seed 1 --faults 50 --signals 3000 --minutes 0.7 --json /dev/null $(ARGS)
-	$(BIN)/python -m tests.soak.sweep --times 1 --minutes 1 --partial --json /dev/null
+	$(BIN)/python -m tests.soak --seed 1 --faults 40 --signals 2500 --minutes 0.6 --json /dev/null $(ARGS)
+	$(BIN)/python -m tests.soak.sweep --times 1 --minutes 0.8 --partial --json /dev/null
 
 sweep: $(READY) ## Kill at each failpoint a hundred times, about an hour; ARGS='--times 10'
 	$(BIN)/python -m tests.soak.sweep $(ARGS)

@@ -1,7 +1,8 @@
-"""`python -m tests.bench`: measure latency, throughput and cost, print the table with ratios first, and write it down.
+"""`python -m tests.bench`: measure latency, throughput and cost, beside peers and raw limits. Prints ratios first.
 
---full      more and longer rounds      --only NAME    one of latency, emit, drain, decide; may be repeated
---json PATH write the report as JSON    PGSIG_BENCH_DSN  a server to measure instead of one of its own
+--full         more, longer and larger: about an hour        --only NAME  a part of it; may be repeated
+--publish      write docs/bench/result.{json,html}, the last published result
+--out FOLDER   write result.{json,html} there instead        PGSIG_BENCH_DSN  a server to measure instead of one of its own
 """
 
 from __future__ import annotations
@@ -9,13 +10,76 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import decide, drain, emit, latency
+from pgsig import __version__
+from tests.bench import decide, drain, emit, held, history, latency, model, peers, silent
+from tests.bench.page import page
 from tests.bench.report import Report
-from tests.bench.server import server
+from tests.bench.server import Server, server
 
-PARTS = ("latency", "emit", "drain", "decide")
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "bench"
+
+# name, what people call it, quick, full
+Part = Callable[[Server, Report], None]
+PARTS: dict[str, tuple[str, Part, Part]] = {
+    "latency": (
+        "idle latency",
+        lambda s, r: latency.measure(s, r, rounds=7, events=60),
+        lambda s, r: latency.measure(s, r, rounds=15, events=300),
+    ),
+    "peers": (
+        "beside peers",
+        lambda s, r: peers.measure(s, r, rounds=5, events=40, factor=1),
+        lambda s, r: peers.measure(s, r, rounds=9, events=300, factor=5),
+    ),
+    "emit": (
+        "emit, one row a commit",
+        lambda s, r: emit.measure(s, r, rounds=5, seconds=1),
+        lambda s, r: emit.measure(s, r, rounds=9, seconds=5),
+    ),
+    "drain": (
+        "drain, one worker's engine",
+        lambda s, r: drain.measure(s, r, rounds=5, backlog=10_000),
+        lambda s, r: drain.measure(s, r, rounds=9, backlog=200_000),
+    ),
+    "snapshot": (
+        "a snapshot held open",
+        lambda s, r: held.snapshot(s, r, rounds=5, seconds=20, backlog=10_000),
+        lambda s, r: held.snapshot(s, r, rounds=9, seconds=300, backlog=50_000),
+    ),
+    "writer": (
+        "a write transaction open elsewhere",
+        lambda s, r: held.open_writer(s, r, rounds=5, events=40),
+        lambda s, r: held.open_writer(s, r, rounds=9, events=300),
+    ),
+    "rules": (
+        "rules in the pure core",
+        lambda _, r: decide.measure(r, rounds=5, signals=20_000, most_rules=100_000),
+        lambda _, r: decide.measure(r, rounds=15, signals=20_000, most_rules=100_000),
+    ),
+    "history": (
+        "backlog and history",
+        lambda s, r: history.measure(s, r, rounds=5, signals=200_000, backlog=100_000, steady=20_000),
+        lambda s, r: history.measure(s, r, rounds=9, signals=10_000_000, backlog=5_000_000, steady=200_000),
+    ),
+    "silent": (
+        "no NOTIFY arrives",
+        lambda s, r: silent.dropped(s, r, events=30),
+        lambda s, r: silent.dropped(s, r, events=300),
+    ),
+    "idle": (
+        "an idle worker",
+        lambda s, r: silent.cost(s, r, seconds=3, rounds=5),
+        lambda s, r: silent.cost(s, r, seconds=20, rounds=9),
+    ),
+    "model": (
+        "the model of docs/scaling.md",
+        lambda s, r: model.measure(s, r, rounds=5, backlog=10_000),
+        lambda s, r: model.measure(s, r, rounds=9, backlog=100_000),
+    ),
+}
 
 
 def main() -> int:
@@ -24,26 +88,26 @@ def main() -> int:
     )
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--only", action="append", choices=PARTS)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--publish", action="store_true")
+    parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    parts, full = given.only or PARTS, given.full
     report, begin = Report(), time.monotonic()
     with server() as postgres:
-        report.describe_machine(postgres.version())
-        for part in parts:
-            print(f"… {part}", file=sys.stderr, flush=True)
-            if part == "latency":
-                latency.measure(postgres, report, rounds=9 if full else 5, events=300 if full else 60)
-            elif part == "emit":
-                emit.measure(postgres, report, rounds=9 if full else 3, seconds=5 if full else 2)
-            elif part == "drain":
-                drain.measure(postgres, report, rounds=5 if full else 1, backlog=200_000 if full else 50_000)
-            else:
-                decide.measure(report, rounds=5 if full else 3, signals=20_000, most_rules=100_000)
-    report.about["took"] = f"{time.monotonic() - begin:.0f} s"
+        report.describe_machine(
+            postgres.version(), {"pgsig": __version__, **peers.installed(), "mode": "full" if given.full else "quick"}
+        )
+        for name in given.only or PARTS:
+            report.group, quick, full = PARTS[name]
+            print(f"{time.monotonic() - begin:4.0f} s  {report.group}", file=sys.stderr, flush=True)
+            (full if given.full else quick)(postgres, report)
+    report.end(time.monotonic() - begin)
     print(report.text())
-    if given.json is not None:
-        report.write(given.json)
+    folder = DOCS if given.publish else given.out
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        report.write(folder / "result.json")
+        (folder / "result.html").write_text(page(report), encoding="utf-8")
+        print(f"\nwritten: {folder}/result.json, result.html")
     return 0
 
 

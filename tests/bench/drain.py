@@ -12,6 +12,7 @@ from tests.bench.server import Server, connect
 from tests.support_core import operator
 
 # What a signal leads to: nothing; an action each, of a service that runs already; an action and a run each.
+BOTH = "CASE WHEN i % 200 < 100 THEN 'load' ELSE 'load2' END"
 CASES: dict[str, tuple[str, Any, str]] = {
     "no rule interested": ("batch", {"signal": "other.key"}, "'s' || i"),
     "an action each": ("streaming", {"signal": "load"}, "'s' || i % 100"),
@@ -24,21 +25,21 @@ def measure(server: Server, report: Report, *, rounds: int, backlog: int) -> Non
     batch = Settings().batch
     with server.database() as address, connect(address) as log:
         taken = [_take_only(log, address, backlog, batch) for _ in range(rounds)]
-    report.figure("drain: take alone", taken, "signals/s")
+    report.figure("drain: take alone", taken, "a second")
     for name, (kind, condition, subject) in CASES.items():
         with server.database() as address, connect(address) as log:
             operator(log, "o", ("START", condition), kind=kind)
             found = []
             for _ in range(rounds):
-                fill(log, backlog, subject)
-                found.append(_drain(address, backlog, batch))
-        report.figure(f"drain: {name}", found, "signals/s")
+                fill(log, backlog, subject, BOTH if "two terms" in name else "'load'")
+                found.append(drain(address, backlog, batch))
+        report.figure(f"drain: {name}", found, "a second")
 
 
-def fill(log: Any, backlog: int, subject: str = "''") -> None:
-    keys = "CASE WHEN i % 200 < 100 THEN 'load' ELSE 'load2' END" if "%" in subject and "100" in subject else "'load'"
+def fill(log: Any, backlog: int, subject: str = "''", key: str = "'load'") -> None:
+    """A backlog in one commit. subject, key: SQL expressions of the signal's number i."""
     log.execute(
-        f"INSERT INTO pgsig.signals (key, subject) SELECT {keys}, {subject} FROM generate_series(1, {backlog}) i".encode()
+        f"INSERT INTO pgsig.signals (key, subject) SELECT {key}, {subject} FROM generate_series(1, {backlog}) i".encode()
     )
     log.execute("VACUUM ANALYZE pgsig.signals")
 
@@ -53,7 +54,8 @@ def _take_only(log: Any, address: str, backlog: int, batch: int) -> float:
         return done / (time.perf_counter() - begin)
 
 
-def _drain(address: str, backlog: int, batch: int) -> float:
+def drain(address: str, backlog: int, batch: int = Settings().batch) -> float:
+    """Signals a second of one engine, alone, until nothing is left."""
     with connect(address) as connection:
         engine = Engine(connection)
         begin, done = time.perf_counter(), 0

@@ -8,11 +8,10 @@ import subprocess
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from statistics import median
 
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.bench.report import Report
+from tests.bench.report import Report, paired
 from tests.bench.server import Server, connect, program
 from tests.support_core import operator, workers
 
@@ -53,13 +52,13 @@ def measure(
                         rate = run(address, folder / name.replace(" ", "_"), number, seconds)
                         rates.setdefault((name, worker, number), []).append(rate)
     for (name, worker, number), found in rates.items():
-        report.figure(f"{name}, {number} clients{worker}", found, "tps")
+        report.figure(f"{name}, {number} clients{worker}", found, "commits a second")
         if name != "plain INSERT":
             plain = rates["plain INSERT", worker, number]
             goal = "≥ 0.80" if not worker else ""
             report.ratio(
                 f"{name} / plain INSERT, {number} clients{worker}",
-                median([a / b for a, b in zip(found, plain, strict=True)]),
+                paired(found, plain),
                 goal,
             )
 

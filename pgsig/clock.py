@@ -36,7 +36,7 @@ from pgsig.failpoints import reached
 from pgsig.settings import Settings
 from pgsig.store import processes, triggers
 from pgsig.store.database import Connection, connect
-from pgsig.store.migrate import check
+from pgsig.store.revision import check
 
 log = logging.getLogger("pgsig.clock")
 

@@ -20,7 +20,7 @@ from pgsig.keeper import Keeper
 from pgsig.settings import Settings
 from pgsig.store import housekeeping, processes
 from pgsig.store.database import Connection, connect
-from pgsig.store.migrate import check
+from pgsig.store.revision import check
 
 log = logging.getLogger("pgsig.worker")
 

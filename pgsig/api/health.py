@@ -7,8 +7,8 @@ from flask import Blueprint, Response
 from pgsig.api.base import database
 from pgsig.api.reply import reply
 from pgsig.errors import SchemaMismatch, Unavailable
-from pgsig.store.migrate import check
 from pgsig.store.reading import reading
+from pgsig.store.revision import check
 
 health = Blueprint("health", __name__)
 

@@ -14,8 +14,9 @@ from pgsig.settings import Settings
 from pgsig.store.advice import Finding, advice
 from pgsig.store.database import Connection, connect
 from pgsig.store.metrics import collect
-from pgsig.store.migrate import OLDEST_SERVER, api_digest, check
+from pgsig.store.migrate import OLDEST_SERVER, api_digest
 from pgsig.store.reading import row, rows
+from pgsig.store.revision import check
 
 NEWEST_SERVER = 18
 HEARD_WITHIN = 3.0  # seconds that a notification may take

@@ -10,8 +10,6 @@ from typing import Any
 
 import psycopg
 from psycopg import pq
-from sqlalchemy import URL, create_engine
-from sqlalchemy.pool import QueuePool
 
 from pgsig.errors import Conflict, InvalidInput, NotFound, PgsigError, Problem, Unavailable
 from pgsig.paths import room
@@ -76,6 +74,10 @@ class Database:
     """A pool for request/response work. `with database.transaction() as connection:` commits at its end or not at all."""
 
     def __init__(self, url: str, *, name: str = "web", size: int = 8) -> None:
+        # Here, so that a worker, which has no pool, does not carry it.
+        from sqlalchemy import URL, create_engine
+        from sqlalchemy.pool import QueuePool
+
         self.url = url
         self.engine = create_engine(
             URL.create("postgresql+psycopg"), creator=lambda: _for_pool(url, name), poolclass=QueuePool,

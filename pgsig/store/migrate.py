@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
@@ -16,6 +15,7 @@ from pgsig.errors import SchemaMismatch
 from pgsig.paths import room
 from pgsig.store.database import Connection, Database
 from pgsig.store.origin import foreign_origin
+from pgsig.store.revision import revision
 
 OLDEST_SERVER = 150000
 _LOCK = "SELECT pg_advisory_xact_lock(1885827945, 1003)"
@@ -55,7 +55,7 @@ def _migrate(outer: SqlalchemyConnection, *, restored: bool) -> Migration:
     try:
         outer.exec_driver_sql(_LOCK)
         config = alembic_config()
-        before = _revision(connection)
+        before = revision(connection)
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         if before and before not in known:
             raise SchemaMismatch(
@@ -66,7 +66,7 @@ def _migrate(outer: SqlalchemyConnection, *, restored: bool) -> Migration:
         border = _border(connection)
         config.attributes["connection"] = outer
         command.upgrade(config, "head")
-        after = _revision(connection)
+        after = revision(connection)
         changed = apply_api(connection)
         moved = None
         if (foreign := foreign_origin(connection)) is not None:
@@ -109,30 +109,6 @@ def apply_api(connection: Connection, *, anew: bool = False) -> bool:
         connection.execute(text.encode())
     connection.execute("UPDATE pgsig_private.setting SET value = %s WHERE name = 'sql_digest'", [Jsonb(digest)])
     return True
-
-
-def _revision(connection: Connection) -> str:
-    if connection.execute("SELECT to_regclass('pgsig_private.schema_version')").fetchone() == (None,):
-        return ""
-    row = connection.execute("SELECT version_num FROM pgsig_private.schema_version").fetchone()
-    return str(row[0]) if row else ""
-
-
-def check(connection: Connection) -> None:
-    """Refuse to work on a database that is not at this version's schema. Raises SchemaMismatch."""
-    head = ScriptDirectory.from_config(alembic_config()).get_current_head()
-    try:
-        found = _revision(connection)
-    except psycopg.errors.InsufficientPrivilege:
-        found = ""
-    if found != head:
-        raise SchemaMismatch(
-            f"the database's schema is at {found or 'nothing'}, this version of pgsig needs {head}",
-            code="PS022",
-            fix="run: pgsig migrate",
-        )
-    if (foreign := foreign_origin(connection)) is not None:
-        raise foreign
 
 
 def _border(connection: Connection) -> int:

@@ -1,7 +1,7 @@
-"""THE MODEL of docs/scaling.md: what a signal costs: bytes of WAL, flushes, processor time.
+"""THE MODEL of docs/scaling.md: what a signal costs in bytes of WAL, flushes and processor time.
 
-Each step is measured by itself, worker and server apart. The model says how many signals a second one core that does both could carry: the sum
-of processor times, and the flushes of its batches. It is checked against the clock of the same drain.
+Each step is measured by itself, worker and server apart. The model of one drain is the sum of both processor times and of the flushes of
+its batches; it is checked against the clock of the same drain. On a machine that others use as well, the clock is behind.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -32,12 +32,12 @@ class Peer:
     module: str
     jobs: int
     goal: str = ""
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: tuple[tuple[str, str], ...] = ()
 
     def start(self, address: str, *words: object) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", f"tests.bench.peer.{self.module}", address, *map(str, words)],
-            cwd=ROOT, env={**os.environ, **self.environment}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            cwd=ROOT, env={**os.environ, **dict(self.environment)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
 
     def call(self, address: str, *words: object) -> str:
@@ -52,7 +52,7 @@ PEERS = (
     Peer("PgQueuer", "pgqueuer", 4000, "≥ 3"),
     Peer("procrastinate", "procrastinate", 300, "≥ 20"),
     Peer("DBOS, polls each 1 s", "dbos", 600),
-    Peer("DBOS, polls each 10 ms", "dbos", 600, environment={"BENCH_DBOS_POLL": "0.01"}),
+    Peer("DBOS, polls each 10 ms", "dbos", 600, environment=(("BENCH_DBOS_POLL", "0.01"),)),
 )
 
 

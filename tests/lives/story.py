@@ -10,7 +10,7 @@ import psycopg
 from pgsig.engine import Engine
 from pgsig.store.database import connect
 from pgsig.store.jobs import renew
-from pgsig.store.migrate import check
+from pgsig.store.revision import check
 from tests.support_core import Connection, one, operator
 
 Fate = tuple[int, str, str]  # signal, rule, outcome

@@ -14,7 +14,8 @@ from pgsig.settings import Settings
 from pgsig.store.checkup import examine
 from pgsig.store.database import connect
 from pgsig.store.definitions import apply
-from pgsig.store.migrate import check, migrate
+from pgsig.store.migrate import migrate
+from pgsig.store.revision import check
 from tests.lives.clusters import burn, cluster, dump, restore
 from tests.lives.story import actions, drain, emit, fates, go_on, leave_in_the_middle, the_old_runner_is_nobody
 from tests.support_core import Connection, one

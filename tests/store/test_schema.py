@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 
 from pgsig.errors import SchemaMismatch
 from pgsig.paths import room
 from pgsig.store import migrate as migrating
 from pgsig.store.database import Connection, connect, queries
-from pgsig.store.migrate import check, migrate
+from pgsig.store.migrate import alembic_config, migrate
+from pgsig.store.revision import check, head
 from pgsig.store.schema import picture
 
 
@@ -85,6 +89,17 @@ def test_a_migration_that_fails_leaves_nothing_behind(database: str, monkeypatch
         migrate(database)
     with connect(database, name="test") as connection:
         assert connection.execute("SELECT to_regclass('pgsig_private.half')").fetchone() == (None,)
+
+
+def test_the_newest_revision_is_known_without_alembic() -> None:
+    assert head() == ScriptDirectory.from_config(alembic_config()).get_current_head()
+
+
+def test_a_worker_carries_no_library_that_it_does_not_use() -> None:
+    text = (
+        "import sys, pgsig.worker; print([name for name in ('alembic', 'sqlalchemy', 'flask') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
 def test_an_unknown_revision_is_refused_with_the_way_out(database: str) -> None:

@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check format bench soak soak-short sweep takeover model schema lock wheel clean
+.PHONY: help demo demo-once test check format bench soak soak-short sweep takeover handovers model schema lock wheel clean
 .DELETE_ON_ERROR:
 
 help: ## Show this
@@ -52,6 +52,9 @@ sweep: $(READY) ## Kill at each failpoint a hundred times, about an hour; ARGS='
 
 takeover: $(READY) ## Measure how long others need when a worker or a runner dies
 	$(BIN)/python -m tests.soak.takeover $(ARGS)
+
+handovers: $(READY) ## Restart an HTTP service fifty times under load; TIMES=200 for more
+	PGSIG_HANDOVERS=$(or $(TIMES),50) $(BIN)/python -m pytest -s tests/flow/test_handover.py $(ARGS)
 
 model: $(READY) ## The random model of the whole, for long; EXAMPLES=2000 for more
 	PGSIG_MODEL_EXAMPLES=$(or $(EXAMPLES),500) $(BIN)/python -m pytest tests/flow/test_model.py $(ARGS)

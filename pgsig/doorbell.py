@@ -5,14 +5,20 @@ sleep takes the bell's lock exclusively: having it means that every emitter that
 closes its eyes. An emitter that stays open for minutes keeps the lock from being had; but once the worker stands in line for it, later
 emitters cannot share it any more, and ring. So nobody's signal waits for somebody else's transaction.
 
+Of many idle workers one is on duty: it listens, and has the bell or stands in line for it. The others stand in line for the duty, hear
+nothing, and take over when it is gone. So one signal wakes one worker. Those that help under load come by their own poll.
+
 At low load the bell stays taken: each commit rings, and a wake-up costs no extra statement. Under load it is let go, and nobody rings, on
 behalf of other workers neither: one that is at work says so by sharing a second lock, and then the others leave the bell alone.
-Correctness hangs on none of this. With every NOTIFY lost, `wait` still ends within its time.
+Correctness hangs on none of this. With every NOTIFY lost, `wait` still ends within its time. Behind a pooler that gives each transaction
+another connection LISTEN hears nothing and locks leak: that is found out first, said, and then nothing but polling is left.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import secrets
 import select
 import time
 from collections.abc import Callable
@@ -25,16 +31,21 @@ from pgsig.failpoints import reached
 from pgsig.store.database import Connection, connect
 
 CHANNEL = "pgsig_signals"
-BELL, AWAKE = "1885827945, 1000", "1885827945, 1002"
+log = logging.getLogger("pgsig.doorbell")
+
+BELL, AWAKE, DUTY = "1885827945, 1000", "1885827945, 1002", "1885827945, 1005"
 LISTEN = f"LISTEN {CHANNEL}"
 TRY = f"SELECT CASE WHEN pg_try_advisory_xact_lock({AWAKE}) THEN pg_try_advisory_lock({BELL}) END"
 ANYBODY_AWAKE = f"SELECT NOT pg_try_advisory_xact_lock({AWAKE})"
-STAND_IN_LINE = f"SELECT pg_advisory_lock({BELL})"
+STAND_IN_LINE = {"bell": f"SELECT pg_advisory_lock({BELL})", "duty": f"SELECT pg_advisory_lock({DUTY})"}
+TRY_DUTY = f"SELECT pg_try_advisory_lock({DUTY})"
 IN_LINE = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND NOT granted)"
 LET_GO = f"SELECT pg_advisory_unlock({BELL})"
 AWAKEN = f"SELECT pg_advisory_lock_shared({AWAKE})"
 TIRE = f"SELECT pg_advisory_unlock_shared({AWAKE})"
 
+HEARD_WITHIN = 3.0  # seconds in which a notification of our own has to come back
+DEAF_FOR = 60.0  # seconds after which it is tried again where none did
 IN_VAIN = 3  # rings for nothing: perhaps another worker is at work, and all this ringing is not needed
 
 _Broken = (psycopg.Error, PgsigError, OSError)
@@ -50,41 +61,56 @@ class Doorbell:
         self._hand: Connection | None = None
         self._stopped_r, self._stopped_w = os.pipe()
         self.held = False
-        self._in_line = False  # for the bell's lock
+        self.duty = False
+        self._heeds = False  # the ears listen
+        self._deaf_until = float("-inf")
+        self._line = ""  # the lock that the hand stands in line for: duty, bell, or none
         self._surely = False  # and the server has it in its queue
         self._awake = False
-        self._rung = False
+        self._rung = self._failed = False
         self._woken = self._vain = 0
 
     @property
     def listening(self) -> bool:
-        return self._ears is not None
+        """Whether rings are heard here: by the one that is on duty."""
+        return self._ears is not None and self._heeds
+
+    @property
+    def deaf(self) -> bool:
+        """Whether LISTEN was found to hear nothing through this address."""
+        return time.monotonic() < self._deaf_until
 
     def arm(self) -> bool:
         """Nothing was found: see to it that emitters ring. True if that was not so before: look once more before waiting."""
         try:
-            if self.held:
+            if self.held and self._heeds:
                 return self._still_needed()
-            ears = self._listen()
-            if ears is None:
+            ears = self._open_ears()
+            if ears is None or self._hand is None:
                 return False
-            if self._hand is None:
-                self._hand = self._open("bell")
-            if self._in_line:
-                return self._arrived(ears, self._hand)
-            return self._reach(self._hand)
+            tired = self._awake
+            if tired:
+                self._awake = False
+                self._hand.execute(TIRE)
+            again = not self.duty and self._seek_duty(ears, self._hand, tired=tired)
+            if self.duty:
+                self._heed(ears)
+                again = self.held or (self._arrived(ears, self._hand) if self._line else self._reach(self._hand))
         except _Broken:
             self._drop_hand()
-            return False
+            again, self._failed = not self._failed, True  # at once, but not again and again
+        else:
+            self._failed = False
+        return again
 
     def disarm(self) -> None:
         """This worker is awake and will look again by itself: nobody needs to ring."""
         if self._awake:
             return
         try:
-            if self._hand is None:
-                self._hand = self._open("bell")
-            if self._in_line:
+            if self._open_ears() is None or self._hand is None:
+                return
+            if self._line:
                 self._leave_line(self._hand)
             self._hand.execute(AWAKEN)
             self._awake = True
@@ -98,8 +124,8 @@ class Doorbell:
     def wait(self, seconds: float) -> bool:
         """Sleep until somebody rings, `wake` is called or the time is over. True if it may be worth looking."""
         deadline = time.monotonic() + seconds
-        if self._ears is None and self._listen() is not None:
-            return True  # what was rung while nobody listened is heard by looking
+        if self._ears is None and self._open_ears() is not None:
+            return True  # what was rung while nobody listened is heard by looking, and the bell is to be armed anew
         if self._ears is not None and self._drain(self._ears):
             return True
         while (left := deadline - time.monotonic()) > 0:
@@ -118,9 +144,10 @@ class Doorbell:
 
     def announce(self, channel: str) -> None:
         """NOTIFY from here, in a transaction of its own that has nothing to flush."""
-        if self._ears is not None:
+        ears = self._ears or self._open_ears()
+        if ears is not None:
             try:
-                self._ears.execute(f"NOTIFY {channel}".encode())
+                ears.execute(f"NOTIFY {channel}".encode())
             except _Broken:
                 self._drop_ears()
 
@@ -134,21 +161,33 @@ class Doorbell:
         os.close(self._stopped_r)
         os.close(self._stopped_w)
 
-    # ── the lock ──
+    # ── the locks ──
+
+    def _seek_duty(self, ears: Connection, hand: Connection, *, tired: bool) -> bool:
+        """Be the one that listens, or stand in line for it."""
+        if self._line:
+            return self._granted(hand)
+        if _one(hand, TRY_DUTY):
+            self.duty = True
+        else:
+            self._stand(hand, "duty")
+            if tired:  # nobody rang as long as we were awake: whoever is on duty has to take the bell now
+                ears.execute(f"NOTIFY {CHANNEL}".encode())
+        return True
+
+    def _stand(self, hand: Connection, line: str) -> None:
+        self._line, self._surely = line, False
+        hand.pgconn.send_query(STAND_IN_LINE[line].encode())
 
     def _reach(self, hand: Connection) -> bool:
-        """Try to take the bell; where emitters are under way, or another worker has it, stand in line."""
-        if self._awake:
-            self._awake = False
-            hand.execute(TIRE)
+        """Try to take the bell; where emitters are under way, stand in line."""
         got = _one(hand, TRY)
         if got is None:  # another worker is at work and will look by itself
             return False
         if got:
             self.held = True
         else:
-            self._in_line, self._surely = True, False
-            hand.pgconn.send_query(STAND_IN_LINE.encode())
+            self._stand(hand, "bell")
         reached("bell.armed")
         return True
 
@@ -163,7 +202,7 @@ class Doorbell:
         return True
 
     def _granted(self, hand: Connection) -> bool:
-        """Read the answer of the lock if it is there. The bell is let go again if another worker came to work meanwhile."""
+        """Read the answer of a lock if it is there. The bell is let go again if another worker came to work meanwhile."""
         hand.pgconn.consume_input()
         if hand.pgconn.is_busy():
             return False
@@ -172,10 +211,10 @@ class Doorbell:
         return True
 
     def _end_line(self, hand: Connection) -> None:
-        self._in_line = False
+        line, self._line = self._line, ""
         while (result := hand.pgconn.get_result()) is not None:
             if result.status == pq.ExecStatus.TUPLES_OK:
-                self.held = True
+                self.duty, self.held = self.duty or line == "duty", self.held or line == "bell"
 
     def _leave_line(self, hand: Connection) -> None:
         hand.cancel_safe(timeout=5)
@@ -199,7 +238,7 @@ class Doorbell:
         """Something came in on the connection of the lock: the lock, or the connection's end. True if it is worth looking."""
         assert self._hand is not None
         try:
-            if self._in_line:
+            if self._line:
                 return self._granted(self._hand)
             self._hand.pgconn.consume_input()
         except _Broken:
@@ -209,17 +248,49 @@ class Doorbell:
 
     # ── the ears ──
 
-    def _listen(self) -> Connection | None:
-        if self._ears is None:
-            try:
-                connection = self._open("listen")
+    def _open_ears(self) -> Connection | None:
+        """Both connections, and whether a notification from one arrives at the other. None where there are none, or none that hear."""
+        if self.deaf:
+            return None
+        try:
+            if self._ears is None:
+                self._ears = ears = self._open("listen")
+                if self._hand is None:
+                    self._hand = self._open("bell")
+                if not self._line and not self._hears(ears, self._hand):
+                    self._be_deaf()
+                    return None
                 # A ring that comes in while another statement runs on this connection is handed to handlers.
-                connection.add_notify_handler(self._heard)
-                connection.execute(LISTEN)
-                self._ears = connection
-            except _Broken:
-                self._ears = None
+                ears.add_notify_handler(self._heard)
+            if self._hand is None:
+                self._hand = self._open("bell")
+        except _Broken:
+            self._drop_ears()
+            self._drop_hand()
+            return None
         return self._ears
+
+    def _hears(self, ears: Connection, hand: Connection) -> bool:
+        channel = f"pgsig_hear_{secrets.token_hex(6)}"
+        ears.execute(f"LISTEN {channel}".encode())
+        hand.execute(f"NOTIFY {channel}".encode())
+        heard = any(note.channel == channel for note in ears.notifies(timeout=HEARD_WITHIN, stop_after=1))
+        ears.execute(f"UNLISTEN {channel}".encode())
+        return heard
+
+    def _be_deaf(self) -> None:
+        log.warning(
+            "PS013 LISTEN hears nothing through this address: signals wait for the next poll "
+            "(a pooler in transaction mode drops it: set PGSIG_LISTEN_URL to the server's own address)"
+        )
+        self._deaf_until = time.monotonic() + DEAF_FOR
+        self._drop_ears()
+        self._drop_hand()
+
+    def _heed(self, ears: Connection) -> None:
+        if not self._heeds:
+            ears.execute(LISTEN)
+            self._heeds = True
 
     def _heard(self, _: object) -> None:
         self._rung = True
@@ -247,12 +318,14 @@ class Doorbell:
         return bool(broken)
 
     def _drop_ears(self) -> None:
+        self._heeds = False
         if self._ears is not None:
             self._ears.close()
             self._ears = None
 
     def _drop_hand(self) -> None:
-        self.held = self._in_line = self._surely = self._awake = False
+        self.held = self.duty = self._surely = self._awake = False
+        self._line = ""
         if self._hand is not None:
             self._hand.close()
             self._hand = None

@@ -166,17 +166,26 @@ def test_holder_lets_go_when_another_comes_to_work(house: House) -> None:
 
 
 def test_who_stands_in_line_lets_go_when_another_is_at_work(house: House) -> None:
-    holder, waiting, busy = (house.sleeper(name) for name in "abc")
-    holder.fall_asleep()
-    waiting.fall_asleep()
-    holder.bell.disarm()  # came to work: the one in line gets the bell, sees that, and lets go
-    assert waiting.bell.wait(SOON)
+    waiting, busy = house.sleeper("a"), house.sleeper("b")
+    with house.first.transaction():
+        emit(house.first)
+        waiting.fall_asleep()  # in line behind the one who emits
+        busy.bell.disarm()
+    assert waiting.bell.wait(SOON)  # it gets the bell, sees that another is at work, and lets go
     waiting.fall_asleep()
     assert not waiting.bell.held
     emit(house.first)
     assert house.rings() == 0
-    busy.bell.disarm()
-    assert not busy.bell.held
+
+
+def test_who_comes_to_work_disturbs_nobody(house: House) -> None:
+    on_duty, idle = house.sleeper("a"), house.sleeper("b")
+    on_duty.fall_asleep()
+    idle.fall_asleep()
+    on_duty.bell.disarm()
+    emit(house.first)
+    assert house.rings() == 0
+    assert not idle.bell.wait(0)
 
 
 def test_takeover_when_the_holder_dies(house: House) -> None:
@@ -185,7 +194,8 @@ def test_takeover_when_the_holder_dies(house: House) -> None:
     heir.fall_asleep()
     assert (holder.bell.held, heir.bell.held) == (True, False)
     kill_sessions(house.first, "pgsig holder (bell)")
-    assert heir.bell.wait(SOON)
+    assert heir.bell.wait(SOON)  # on duty now, at once and not at its next poll
+    heir.fall_asleep()
     assert heir.bell.held
     assert holder.bell.wait(SOON)  # it notices, and stands in line now
     holder.fall_asleep()
@@ -217,7 +227,6 @@ def test_listening_connection_lost(house: House) -> None:
     assert sleeper.bell.wait(SOON)  # the end of the connection
     sleeper.fall_asleep()
     assert sleeper.seen == 1
-    assert sleeper.bell.wait(SOON)  # listens again: one look more
     emit(house.first)
     assert sleeper.bell.wait(SOON)
 
@@ -237,3 +246,46 @@ def kill_sessions(connection: Connection, name: str) -> None:
         [name],
     )
     assert killed.rowcount == 1
+
+
+def test_one_signal_wakes_one_of_many(house: House) -> None:
+    """Twenty workers without work: one of them is on duty and listens, the others wait until it is gone."""
+    sleepers = [house.sleeper(f"w{number}") for number in range(20)]
+    for sleeper in sleepers:
+        sleeper.fall_asleep()
+    emit(house.first)
+    woken: list[Sleeper] = []
+
+    def anybody() -> bool:
+        woken.extend(sleeper for sleeper in sleepers if sleeper.bell.wait(0))
+        return bool(woken)
+
+    wait_for(anybody, SOON)
+    assert house.rings() == 1  # whoever was to hear it has heard it
+    woken += [sleeper for sleeper in sleepers if sleeper.bell.wait(0)]
+    assert {id(sleeper) for sleeper in woken} == {id(woken[0])}
+
+
+def test_who_tires_wakes_the_one_on_duty(house: House) -> None:
+    """A worker that was awake on behalf of all falls asleep: somebody has to hear the next ring, and it is not the one that tired."""
+    on_duty, busy = house.sleeper("duty"), house.sleeper("busy")
+    on_duty.fall_asleep()
+    busy.fall_asleep()
+    busy.bell.disarm()
+    for _ in range(4):
+        emit(house.first)
+        on_duty.bell.wait(0)
+        on_duty.fall_asleep()
+    assert lets_go(on_duty)
+    busy.fall_asleep()
+    assert on_duty.bell.wait(SOON)
+    on_duty.fall_asleep()
+    assert not lets_go(on_duty)
+    emit(house.first)
+    assert on_duty.bell.wait(SOON)
+    assert not busy.bell.wait(0)
+
+
+def lets_go(sleeper: Sleeper) -> bool:
+    """Whether it has not got the bell."""
+    return not sleeper.bell.held

@@ -24,6 +24,8 @@ class Settings:
     pools: pools that a runner serves, comma-separated. Defaults to "default".
     labels: what a runner has that operators may ask for, comma-separated. Defaults to none.
     engine: what a runner executes runs with, the name of an entry point in `pgsig.runners`. Defaults to "process".
+    preload: modules that the process engine imports once, before any job of a Python callable begins, comma-separated: one
+        that takes long to import then costs its jobs nothing. What is imported by then is the same for all of them. Defaults to none.
     drain_seconds: how long a runner that is told to end lets batch runs go on, before they are handed over. Defaults to 0.
     host, port: where the web process listens. Default to 127.0.0.1 and 7420.
     api_token: bearer token for the HTTP API; `PGSIG_API_TOKEN_FILE` names a file with it. Needed unless `host` is loopback.
@@ -42,6 +44,7 @@ class Settings:
     pools: tuple[str, ...] = ("default",)
     labels: tuple[str, ...] = ()
     engine: str = "process"
+    preload: tuple[str, ...] = ()
     drain_seconds: float = 0.0
     host: str = "127.0.0.1"
     port: int = 7420

@@ -68,6 +68,7 @@ def worker(name: str, database_url: str | None) -> None:
 )
 @click.option("--labels", help="What it has that operators may ask for, comma-separated. Default: PGSIG_LABELS.")
 @click.option("--engine", help="What executes the runs. Default: PGSIG_ENGINE, else process.")
+@click.option("--preload", help="Modules to import before any job needs them. Default: PGSIG_PRELOAD.")
 @click.option(
     "--drain",
     type=click.FloatRange(0, 86_400),
@@ -80,6 +81,7 @@ def runner(
     labels: str | None,
     capacity: int | None,
     engine: str | None,
+    preload: str | None,
     drain: float | None,
     database_url: str | None,
 ) -> None:
@@ -90,8 +92,9 @@ def runner(
         return tuple(part.strip() for part in text.split(",") if part.strip()) if text else None
 
     settings = settings_of(
-        database_url, pools=listed(pools), labels=listed(labels), capacity=capacity, engine=engine, drain_seconds=drain
-    )
+        database_url, pools=listed(pools), labels=listed(labels), capacity=capacity, engine=engine,
+        preload=listed(preload), drain_seconds=drain,
+    )  # fmt: skip
     _serve(Runner(settings, name=name))
 
 

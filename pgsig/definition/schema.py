@@ -199,6 +199,7 @@ def _spec(kind: Kind) -> Schema:
             "oneOf": [_probe(form, LIVE) for form in LIVE],
         },
         "autostart": {"type": "boolean"},
+        "warm": {"description": "false: each run gets an interpreter of its own", "type": "boolean"},
         "timeout": duration,
         "retries": {"type": "integer", "minimum": 0, "maximum": 1000},
         "retry_delay": duration,
@@ -220,6 +221,7 @@ def _spec(kind: Kind) -> Schema:
         "properties": {name: fields[name] for name in sorted({*COMMON, *FIELDS[kind]})},
         "additionalProperties": False,
         "oneOf": [{"required": ["command"]}, {"required": ["python"]}],
+        "dependentRequired": {"warm": ["python"]},
     }
 
 

@@ -60,6 +60,8 @@ def canonical(kind: Kind, given: Json, where: str, wrong: Wrong) -> dict[str, An
     if ("command" in given) == ("python" in given):
         said = "either command or python, not both" if "command" in given else "a command or a python target"
         wrong(where, f"an operator has {said}", "command: [python, job.py], or python: module:function", "PS524")
+    if "warm" in given and "python" not in given:
+        wrong(f"{where}/warm", "only a python target has an interpreter that could be warm", "leave it out", "PS524")
     if set(spec.get("env", ())) & set(spec.get("pass_env", ())):
         wrong(f"{where}/pass_env", "names a variable that env sets", "keep one", "PS525")
     if spec.get("handover") == "start_first" or spec.get("replicas", 1) != 1:
@@ -356,6 +358,7 @@ COMMON: dict[str, tuple[Check, Any]] = {
     "reload_timeout": (_duration, _NOTHING),
     "live": (_forms(LIVE, "for instance {heartbeat: 30s}"), _NOTHING),
     "autostart": (_flag, False),
+    "warm": (_flag, True),
 }
 FIELDS: dict[Kind, dict[str, tuple[Check, Any]]] = {
     Kind.BATCH: {

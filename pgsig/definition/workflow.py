@@ -100,6 +100,7 @@ class Common(TypedDict, total=False):
     reload_timeout: Length
     live: ByHeartbeat | LiveByHttp | LiveByCommand
     autostart: bool
+    warm: bool
 
 
 class Batch(Common, total=False):

@@ -1,6 +1,6 @@
 """What a runner needs of an engine: local processes, or a cluster's API.
 
-One class with these methods, found by entry point `pgsig.runners`.
+One class with these methods, found by entry point `pgsig.runners`, which names its `Factory`.
 
 The runner calls an engine from one thread. No method waits: what takes time is begun, and asked for by `poll`.
 What a job has to say (ready, progress, reload) it says to the runner itself: see `pgsig.runner.door`.
@@ -8,12 +8,14 @@ What a job has to say (ready, progress, reload) it says to the runner itself: se
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any, Protocol, TypeVar
 
 from pgsig.errors import InvalidInput, Problem
 from pgsig.runner.place import Place
+from pgsig.settings import Settings
 from pgsig.store.jobs import Grant
 
 
@@ -82,13 +84,17 @@ class Engine(Protocol[H]):
 GROUP = "pgsig.runners"
 
 
-def engine_named(name: str) -> Engine[Any]:
-    """The engine that a package offers under this name. Raises InvalidInput PS003 where there is none."""
+Factory = Callable[[Settings, str], Engine[Any]]
+
+
+def engine_named(name: str) -> Factory:
+    """What makes the engine that a package offers under this name, of a runner's settings and its mark: PGSIG_RUNNER in
+    the environment of all its jobs. Raises InvalidInput PS003 where there is none."""
     offered = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in offered:
         fix = f"one of {', '.join(sorted(offered))}, or install the package that offers it"
         raise InvalidInput(
             [Problem("PS003", f'no engine is called "{name}"', "PGSIG_ENGINE", fix)], subject="the settings"
         )
-    made: Engine[Any] = offered[name].load()()
-    return made
+    factory: Factory = offered[name].load()
+    return factory

@@ -19,7 +19,7 @@ from time import monotonic
 from typing import Any
 
 from pgsig.runner.door import Door
-from pgsig.runner.engine import Engine, engine_named
+from pgsig.runner.engine import Engine, Factory, engine_named
 from pgsig.runner.events import Event, Probed
 from pgsig.runner.fence import Fence
 from pgsig.runner.job import Job
@@ -43,7 +43,7 @@ class Runner:
     def __init__(self, settings: Settings, *, name: str = "", engine: Engine[Any] | None = None) -> None:
         self.settings = settings
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
-        self.engine: Engine[Any] = engine or engine_named(settings.engine)
+        self._engine_of: Factory = (lambda *_: engine) if engine else engine_named(settings.engine)
         self.link: Link | None = None
         self.supervisor: Supervisor | None = None
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -81,12 +81,13 @@ class Runner:
             stack.callback(fence.close)
             door = Door(self.settings)
             stack.callback(door.close)
-            stack.callback(self.engine.close)
+            engine = self._engine_of(self.settings, spool.mark)
+            stack.callback(engine.close)
             link = Link(self.settings, self.name, fence, tell=self._tell, alive=self._alive, ring=door.ring)
             door.say = link.say
             prober = Prober(lambda key, problem: self._tell(Probed(*key, problem)))
             stack.callback(prober.close)
-            supervisor = Supervisor(self.settings, self.engine, spool, fence, link, door, prober)
+            supervisor = Supervisor(self.settings, engine, spool, fence, link, door, prober)
             self.link, self.supervisor = link, supervisor
             self._moved_at = monotonic()
             link.thread.start()

@@ -17,7 +17,7 @@ import shutil
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +149,7 @@ def document(grant: Grant, env: Mapping[str, str], *, url: str, token: str) -> s
 
 def environment(grant: Grant, folder: Path, mark: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a job: little of the runner's own, then what the operator declares, then PGSIG_*."""
-    own = os.environ if own is None else own
-    wanted = (*INHERITED, *map(str, grant.spec.get("pass_env") or ()))
-    env = {name: own[name] for name in wanted if name in own}
-    # The runner's own Python first: `python train.py` is then the one that pgsig is installed for.
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH') or USUAL_PATH}"
-    env["PYTHONUNBUFFERED"] = "1"  # output is wanted when it is written, not when 8 KiB have come together
+    env = surroundings(map(str, grant.spec.get("pass_env") or ()), own)
     env |= {str(name): str(value) for name, value in (grant.spec.get("env") or {}).items()}
     if wanted_every := heartbeat(grant.spec):
         env["PGSIG_HEARTBEAT"] = f"{wanted_every:g}"
@@ -170,3 +165,13 @@ def environment(grant: Grant, folder: Path, mark: str, own: Mapping[str, str] | 
         "PGSIG_PARAMS": json.dumps(grant.params),
         "PGSIG_RUNNER": mark,
     }
+
+
+def surroundings(more: Iterable[str] = (), own: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What every job gets of its runner's environment, and the variables named in `more`."""
+    own = os.environ if own is None else own
+    env = {name: own[name] for name in (*INHERITED, *more) if name in own}
+    # The runner's own Python first: `python train.py` is then the one that pgsig is installed for.
+    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH') or USUAL_PATH}"
+    env["PYTHONUNBUFFERED"] = "1"  # output is wanted when it is written, not when 8 KiB have come together
+    return env

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import signal
 import subprocess
@@ -18,8 +19,11 @@ from pathlib import Path
 from time import monotonic
 
 from pgsig.runner import tree
+from pgsig.runner.child import Child, OwnChild
 from pgsig.runner.engine import Exit, NotStarted
-from pgsig.runner.place import Place
+from pgsig.runner.place import Place, surroundings
+from pgsig.runner.warm import Pool, possible
+from pgsig.settings import Settings
 from pgsig.store.jobs import Grant
 
 CALL = str(Path(__file__).with_name("call.py"))
@@ -35,18 +39,20 @@ HOPELESS = {
 }
 RELOAD_SIGNALS = {"HUP": signal.SIGHUP, "USR1": signal.SIGUSR1, "USR2": signal.SIGUSR2}
 LONGEST_LOOK = 0.5  # seconds between two looks at a tree that does not die
+POOL_AGAIN = 2.0  # seconds from one fork server to the next, at least
+
+log = logging.getLogger(__name__)
 
 
 class ProcessHandle:
     """A process that was started, and what is known of its end."""
 
-    def __init__(self, process: subprocess.Popen[bytes], mark: bytes) -> None:
-        self.process = process
-        found = tree.look(process.pid)
-        self.root = tree.Root(process.pid, found.started if found else 0, mark)
-        # Before the process is reaped its number cannot go to another: this handle is surely its own.
-        self.pidfd: int | None = os.pidfd_open(process.pid) if hasattr(os, "pidfd_open") else None
+    def __init__(self, child: Child, mark: bytes) -> None:
+        self.child = child
+        found = tree.look(child.pid)
+        self.root = tree.Root(child.pid, found.started if found else 0, mark)
         self.ended_at: float | None = None
+        self.reaped = False
         self.look_at = 0.0
         self.pause = 0.005
 
@@ -56,15 +62,22 @@ class ProcessHandle:
 
     @property
     def wake(self) -> int | None:
-        return self.pidfd if self.ended_at is None else None
+        return self.child.pidfd if self.ended_at is None else None
 
 
 class ProcessEngine:
-    """Starts, stops and reloads processes of this machine, as the user that the runner runs as."""
+    """Starts, stops and reloads processes of this machine, as the user that the runner runs as.
+
+    mark: the runner's; without one nothing is started warm. pool: the fork server, where there can be one.
+    """
 
     name = "process"
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None, mark: str = "") -> None:
+        self.preload = settings.preload if settings else ()
+        self._own = {**surroundings(), "PGSIG_RUNNER": mark}
+        self.pool: Pool | None = Pool(self._own, self.preload) if mark and possible() else None
+        self._pool_since = monotonic()
         self._census: dict[int, tree.Process] = {}
         self._census_at = 0.0
 
@@ -77,28 +90,30 @@ class ProcessEngine:
         except OSError as error:
             raise NotStarted(f"{error.strerror}: {place.output}", hopeless=False) from error
         try:
-            process = subprocess.Popen(
-                line, cwd=cwd, env=place.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-                start_new_session=True, close_fds=True,
-            )  # fmt: skip
-        except OSError as error:
-            # Popen names the folder where that is what is missing, and the program otherwise.
-            raise NotStarted(
-                f"{error.strerror}: {error.filename or line[0]}", hopeless=error.errno in HOPELESS
-            ) from error
-        except (ValueError, UnicodeError, subprocess.SubprocessError) as error:
-            raise NotStarted(str(error), hopeless=True) from error
+            child = self._warm(grant, place, cwd, output) or _cold(line, place, cwd, output)
         finally:
             os.close(output)
-        return ProcessHandle(process, place.mark)
+        return ProcessHandle(child, place.mark)
+
+    def _warm(self, grant: Grant, place: Place, cwd: str, output: int) -> Child | None:
+        """A start without an interpreter, where the job and the machine allow it."""
+        target = grant.spec.get("python")
+        if not target or grant.spec.get("warm") is False or not self.pool:
+            return None
+        if self.pool.dead and monotonic() > self._pool_since + POOL_AGAIN:
+            log.warning("the fork server ended: starting another")
+            self.pool, self._pool_since = Pool(self._own, self.preload), monotonic()
+        # Where the folder cannot be entered, a cold start says why.
+        if self.pool.dead or not self.pool.honours(place.env) or not os.access(cwd, os.X_OK) or not Path(cwd).is_dir():
+            return None
+        return self.pool.start(target, place.env, cwd, output)
 
     def poll(self, job: ProcessHandle) -> Exit | None:
         now = monotonic()
         if job.ended_at is None:
-            if os.waitid(os.P_PID, job.root.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                return None
-            # What it has left is looked for at the next poll: one look then serves all that ended together.
-            job.ended_at = now
+            if job.child.ended():
+                # What it has left is looked for at the next poll: one look then serves all that ended together.
+                job.ended_at = now
             return None
         if now < job.look_at:
             return None
@@ -107,32 +122,28 @@ class ProcessEngine:
         if tree.kill(job.root, self._census):
             job.look_at, job.pause = now + job.pause, min(job.pause * 2, LONGEST_LOOK)
             return None
-        code = job.process.wait()
-        if job.pidfd is not None:
-            os.close(job.pidfd)
-            job.pidfd = None
-        if code >= 0:
-            return Exit(code)
-        try:
-            return Exit(None, signal.Signals(-code).name)
-        except ValueError:  # a real-time signal has no name
-            return Exit(None, f"signal {-code}")
+        end = job.child.reap()
+        job.reaped = end is not None
+        return end
 
     def stop(self, job: ProcessHandle) -> None:
-        if job.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(job.root.pid, signal.SIGTERM)
+        self._signal_group(job, signal.SIGTERM)
 
     def kill(self, job: ProcessHandle) -> None:
-        if job.process.returncode is None:
+        if not job.reaped:
             # The group first, which is quick; then whoever left it.
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(job.root.pid, signal.SIGKILL)
+            self._signal_group(job, signal.SIGKILL)
             tree.kill(job.root)
+
+    def _signal_group(self, job: ProcessHandle, number: signal.Signals) -> None:
+        """The group's number is its own until the first process is reaped: by us, or by anybody where its fork server is dead."""
+        if not job.reaped and not (job.child.orphan and job.child.ended()):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(job.root.pid, number)
 
     def reload(self, job: ProcessHandle, by: str) -> bool:
         """Only the first process gets it: others of the group may have no handler, and would die of it."""
-        if job.ended_at is not None or by not in RELOAD_SIGNALS:
+        if job.ended_at is not None or by not in RELOAD_SIGNALS or (job.child.orphan and job.child.ended()):
             return False
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(job.root.pid, RELOAD_SIGNALS[by])
@@ -145,6 +156,22 @@ class ProcessEngine:
 
     def close(self) -> None:
         self._census.clear()
+        if self.pool:
+            self.pool.close()
+
+
+def _cold(line: Sequence[str], place: Place, cwd: str, output: int) -> Child:
+    try:
+        process = subprocess.Popen(
+            line, cwd=cwd, env=place.env, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            start_new_session=True, close_fds=True,
+        )  # fmt: skip
+    except OSError as error:
+        # Popen names the folder where that is what is missing, and the program otherwise.
+        raise NotStarted(f"{error.strerror}: {error.filename or line[0]}", hopeless=error.errno in HOPELESS) from error
+    except (ValueError, UnicodeError, subprocess.SubprocessError) as error:
+        raise NotStarted(str(error), hopeless=True) from error
+    return OwnChild(process)
 
 
 def command_line(grant: Grant) -> Sequence[str]:

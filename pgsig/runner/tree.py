@@ -88,10 +88,10 @@ def _descend(found: dict[int, Process], candidates: Iterable[Process]) -> None:
 
 
 def marked(pid: int, mark: bytes) -> bool:
-    """Whether a process was started with `mark` in its environment."""
+    """Whether a process shows `mark` in its environment, as it was when it was started, or as a forked job has made it."""
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            return mark in file.read().split(b"\0")
+            return b"\0" + mark + b"\0" in b"\0" + file.read() + b"\0"
     except OSError:
         return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -264,3 +265,57 @@ def test_a_job_whose_grant_is_over_cannot_emit(connection: Connection, database:
         wait_for((tmp_path / "done").exists)
         assert json.loads((tmp_path / "answer").read_text())["error"]["code"] == "PS402"
         assert connection.execute("SELECT count(*) FROM pgsig.signals WHERE key = 'too.late'").fetchone() == (0,)
+
+
+def test_warm_jobs_and_their_server_end_with_a_runner_that_is_killed(
+    connection: Connection, database: str, tmp_path: Path
+) -> None:
+    """Row 42 for forked jobs: also a daemon that one has left its session for, and the fork server with its children."""
+    from pgsig.runner import tree, warm
+
+    if not warm.possible():
+        pytest.skip("nothing is started warm here: it needs Linux")
+    daemon = do.operator(connection, "daemon", "streaming", python="tests.engine_jobs:leaves_a_daemon_and_stays")
+    with do.runner_process(do.settings(database, tmp_path / "spool", lease_seconds=30.0)) as runner:
+        wait_for(lambda: _children(runner.pid, b"forkserver.py"), 30, about="the fork server")
+        (server,) = _children(runner.pid, b"forkserver.py")
+        wait_for(lambda: _children(server, b"forkserver.py"), 30, about="a child that stands ready")
+        run = do.start(connection, daemon)
+        do.wait_state(connection, run, "running", timeout=30)
+        (folder,) = (tmp_path / "spool" / "runs").iterdir()
+        mark = f"PGSIG_RUNNER={folder.name}".encode()
+        wait_for(lambda: _children(server, b"call.py"), 30, about="the job to have been forked")
+        wait_for(lambda: len([one for one in tree.carriers(mark) if one.parent not in (runner.pid, server)]) == 1, 30)
+        runner.kill()
+        wait_for(lambda: not tree.carriers(mark), 30, about="everything to end")
+
+
+def _children(pid: int, command: bytes) -> list[int]:
+    from pgsig.runner import tree
+
+    found = []
+    for one in tree.census().values():
+        with contextlib.suppress(OSError):
+            if one.parent == pid and not one.zombie and command in Path(f"/proc/{one.pid}/cmdline").read_bytes():
+                found.append(one.pid)
+    return found
+
+
+def test_warm_jobs_end_with_the_lease(connection: Connection, database: str, tmp_path: Path) -> None:
+    """Row 40 for forked jobs. The runner that thaws starts the next ones with the same fork server."""
+    operator = do.operator(connection, "waits", "streaming", python="tests.engine_jobs:waits")
+    with do.runner_process(do.settings(database, tmp_path / "spool", lease_seconds=2.0)) as runner:
+        wait_for(lambda: _children(runner.pid, b"forkserver.py"), 30, about="the fork server")
+        (server,) = _children(runner.pid, b"forkserver.py")
+        wait_for(lambda: _children(server, b"forkserver.py"), 30, about="a child that stands ready")
+        run = do.start(connection, operator)
+        do.wait_state(connection, run, "running", timeout=30)
+        (job,) = wait_for(lambda: _children(server, b"call.py"), 30, about="the job")
+        runner.send_signal(signal.SIGSTOP)
+        wait_for(lambda: not do.alive(job), 30, about="the guard to end the job")
+        assert do.alive(server)
+        runner.send_signal(signal.SIGCONT)
+        do.wait_state(connection, run, "running", attempt=2, timeout=30)
+        assert wait_for(lambda: _children(server, b"call.py"), 30, about="the next attempt") != [job]
+        do.stop(connection, run)
+        do.wait_state(connection, run, "stopped", timeout=30)

@@ -170,3 +170,11 @@ def test_many_short_jobs(connection: Connection, runner: object) -> None:
     runs = [do.start(connection, operator, str(n)) for n in range(60)]
     for run in runs:
         do.wait_state(connection, run, "succeeded", timeout=30)
+
+
+def test_what_a_run_has_used_is_kept(connection: Connection, runner: object) -> None:
+    """Of all its attempts: processor time adds up, memory is the highest."""
+    run = do.start(connection, do.operator(connection, "burns", python="tests.engine_jobs:burns"))
+    row = do.wait_state(connection, run, "succeeded")
+    assert 0.4 <= row["cpu_seconds"] < 3.0
+    assert 200e6 < row["memory_peak"] < 400e6

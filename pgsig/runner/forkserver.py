@@ -1,0 +1,215 @@
+"""The fork server: one small process beside a runner that has an interpreter and its modules ready, and gives out children.
+
+    fork         → `child PID`, with a socket to that child, which has a session of its own and waits for an order
+    reap PID     → `end PID STATUS SECONDS KIBIBYTES`: its wait status, processor time and peak memory; `end PID` where it is no child
+    `failed ERRNO` answers a fork that could not be made. The line closes: the runner is gone, and so is the server.
+
+An order is JSON: the target, the whole environment, the folder; and the file for the output. A child that takes one becomes
+what `call.py` is in an interpreter of its own. One whose socket closes first ends. Ended children stay unreaped until the
+runner has looked after what they left: until then their number is nobody else's.
+
+Started by its path, as `call.py` is, with the environment that every job of this runner has, and without a PYTHONPATH.
+"""
+
+# ruff: noqa: PTH100, PTH109, PTH118, PTH120
+# What is imported here is imported in every job; a job should not get more than it has asked for.
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from typing import Any
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+LARGEST_ORDER = 1 << 20
+IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Child:
+    """A child of the server. channel: to the runner."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self.channel = channel
+        self.pid = os.getpid()
+
+    def order(self) -> dict[str, Any]:
+        """Wait for an order, with standard output and error in place. Does not return where none comes."""
+        data, files, _, _ = socket.recv_fds(self.channel, LARGEST_ORDER, 1)
+        if not data:
+            os._exit(0)
+        os.dup2(files[0], 1)
+        os.dup2(files[0], 2)
+        os.close(files[0])
+        found: dict[str, Any] = json.loads(data)
+        return found
+
+    def call(self, target: str) -> None:
+        """Do the job, and end as an interpreter would: here, or by raising what the job has raised."""
+        from pgsig.runner import call, leaving
+
+        known = frozenset(sys.modules)
+        code = None
+        try:
+            call.main(target)
+            code = 0
+        except SystemExit as end:
+            if not isinstance(end.code, int | None):
+                self.say(1)
+                raise
+            code = (end.code or 0) & 0xFF
+        except Exception:
+            self.say(1)
+            raise
+        self.say(code)
+        if os.getpid() == self.pid:  # and not a child that the job has forked
+            leaving.leave(code, known)
+        sys.exit(code)
+
+    def say(self, code: int) -> None:
+        """Leave word of the exit code, for a runner whose fork server cannot tell any more."""
+        if os.getpid() == self.pid:
+            with contextlib.suppress(OSError):
+                self.channel.send(b"%d" % code, socket.MSG_DONTWAIT)
+
+
+class Server:
+    """line: to the runner. path: what a child finds modules by, before its own folder and its PYTHONPATH."""
+
+    def __init__(self, line: socket.socket, path: list[str]) -> None:
+        self.line = line
+        self.path = path
+        # What the runner had set: nohup ignores SIGHUP, for jobs too.
+        self.handlers = {number: signal.getsignal(number) for number in IGNORED}
+        for number in IGNORED:  # whoever stops the runner by signalling everything around it must not take this first
+            signal.signal(number, signal.SIG_IGN)
+
+    def serve(self) -> Child | None:
+        """Answer until the runner is gone. In a child: the child."""
+        while True:
+            try:
+                word, _, number = self.line.recv(64).partition(b" ")
+                if word == b"fork":
+                    child = self.fork()
+                    if child is not None:
+                        return child
+                elif word == b"reap":
+                    self.reap(int(number))
+                else:
+                    return None
+            except OSError:  # gone while it was answered
+                return None
+
+    def fork(self) -> Child | None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                pid = os.fork()
+            except OSError as error:
+                self.line.send(b"failed %d" % (error.errno or 0))
+                pid = -1
+            if pid == 0:
+                os.setsid()
+                for number, handler in self.handlers.items():
+                    signal.signal(number, handler)
+                # Told by the child: whoever knows of it can signal it as it would any job.
+                socket.send_fds(self.line, [b"child %d" % os.getpid()], [theirs.fileno()])
+                self.line.close()
+                gc.enable()
+                return Child(ours)
+        ours.close()
+        return None
+
+    def reap(self, pid: int) -> None:
+        try:
+            found, status, usage = os.wait4(pid, os.WNOHANG)
+        except ChildProcessError:
+            found, status, usage = 0, 0, None
+        if found and usage:
+            spent = usage.ru_utime + usage.ru_stime
+            self.line.send(b"end %d %d %.6f %d" % (pid, status, spent, usage.ru_maxrss))
+        else:
+            self.line.send(b"end %d" % pid)
+
+
+def dress(order: dict[str, Any], path: list[str]) -> str:
+    """Make of this process what a new interpreter would have been, as far as a job can see it. Returns the target."""
+    from pgsig.runner import block
+
+    environment: dict[str, str] = order["env"]
+    target: str = order["target"]
+    call = os.path.join(HERE, "call.py")
+    os.environ.clear()
+    block.overwrite([sys.executable, call, target], environment)
+    os.environ.update(environment)
+    time.tzset()
+    os.chdir(order["cwd"])
+    given = environment.get("PYTHONPATH")
+    own = [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []  # "" is the folder itself
+    sys.path[:] = list(dict.fromkeys([*own, *path]))
+    for entry in [entry for entry in sys.path_importer_cache if entry not in path]:
+        del sys.path_importer_cache[entry]
+    # A process that multiprocessing spawns runs this file again, under another name.
+    sys.modules["__main__"].__file__ = call
+    random = sys.modules.get("numpy.random")
+    if random is not None:  # Python's own generator is seeded anew by a fork, this one is not
+        random.seed()
+    _forget_other(target.partition(":")[0].partition(".")[0])
+    return target
+
+
+def _forget_other(package: str) -> None:
+    """A job's module may have the name of one that was imported for the server: the job's own is meant."""
+    known = sys.modules.get(package)
+    if known is None or package == "pgsig":
+        return
+    import importlib.machinery
+
+    found = importlib.machinery.PathFinder.find_spec(package, [os.getcwd(), *sys.path])
+    if found is not None and found.origin != getattr(known, "__file__", None):
+        for name in [name for name in sys.modules if name.partition(".")[0] == package]:
+            del sys.modules[name]
+
+
+def prepare(given: dict[str, Any]) -> Server:
+    """Import what jobs will need. given: `line`, a file descriptor; `preload`, modules; `path`, where those may be, too."""
+    import importlib
+    import traceback
+
+    usual = [entry for entry in sys.path[1:] if os.path.abspath(entry) != HERE]
+    package = os.path.dirname(os.path.dirname(HERE))
+    if package not in usual:
+        usual.append(package)
+    sys.path[:] = [*given["path"], *usual]
+    for name in ("run", "runner.block", "runner.call", "runner.leaving"):
+        importlib.import_module(f"pgsig.{name}")
+
+    for name in given["preload"]:
+        try:
+            importlib.import_module(name)
+        except Exception:  # noqa: BLE001 - the jobs that need it will say so
+            sys.stderr.write(f"pgsig: PGSIG_PRELOAD names {name}, which cannot be imported; jobs start without it\n")
+            traceback.print_exc()
+    server = Server(socket.socket(fileno=given["line"]), usual)
+    # What is here now stays shared: a collection in a child would copy it.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    return server
+
+
+def main() -> None:
+    server = prepare(json.loads(sys.argv[1]))
+    child = server.serve()
+    if child is None:
+        os._exit(0)
+    target = dress(child.order(), server.path)
+    child.call(target)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,9 @@ with psycopg.connect(url) as connection:          # or a SQLAlchemy connection o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,6 +23,9 @@ from pgsig.errors import InvalidInput, Problem
 from pgsig.failpoints import reached
 from pgsig.model import Json
 from pgsig.store.database import Database, query, translate, translated
+
+PORTION = 5000  # signals in one statement
+ENOUGH = 100  # problems after which the rest is not looked at
 
 
 class Client:
@@ -59,12 +64,27 @@ class Client:
     def emit_many(
         self, signals: Iterable[Mapping[str, Json]], *, namespace: str = "default", connection: Any = None
     ) -> list[int]:
-        """Emit objects of key, value, subject, source, event_id and namespace: all or none.
+        """Emit objects of key, value, subject, source, event_id and namespace: all or none, however many.
 
-        Returns the positions in order.
+        They are read and sent some thousands at a time, in one transaction: a generator is never held whole. What is wrong is named by
+        the signal's place. With a `connection` of the caller's it is the caller who rolls back. Returns the positions in order.
         """
-        listed: list[Any] = [dict(item) if isinstance(item, Mapping) else item for item in list[Any](signals)]
-        return self._call("client_emit_many", {"signals": dumped(listed, ""), "namespace": namespace}, connection)
+        if connection is not None:
+            return _in_portions(
+                signals, namespace, lambda given: self._call("client_emit_many", given, connection), most=1
+            )
+        reached("client.emitting")
+        with self._database.transaction() as own:
+            statement = query("client_emit_many").encode()
+
+            def send(given: dict[str, Any]) -> list[int]:
+                with translated(), own.transaction():  # so that the next portion can still be looked at
+                    return [row[0] for row in own.execute(statement, given)]
+
+            positions = _in_portions(signals, namespace, send)
+            reached("client.emitted")
+        reached("client.answering")
+        return positions
 
     def act(
         self,
@@ -117,6 +137,37 @@ class Client:
                 f"connection is of psycopg 3 or SQLAlchemy, not {kind}; an AsyncConnection is not supported"
             )
         return _through_sqlalchemy(connection, statement, given)
+
+
+def _in_portions(
+    signals: Iterable[Mapping[str, Json]],
+    namespace: str,
+    send: Callable[[dict[str, Any]], list[int]],
+    *,
+    most: int = ENOUGH,
+) -> list[int]:
+    """Send signals some at a time. Raises InvalidInput with what is wrong in all of them; after `most` problems the rest is not read."""
+    positions: list[int] = []
+    problems: list[Problem] = []
+    rest: Iterator[Any] = iter(signals)
+    place = 0
+    while portion := [dict(item) if isinstance(item, Mapping) else item for item in islice(rest, PORTION)]:
+        try:
+            positions += send({"signals": dumped(portion, ""), "namespace": namespace})
+        except InvalidInput as error:
+            problems += [replace(found, where=_moved(found.where, place)) for found in error.problems]
+            if len(problems) >= most:
+                break
+        place += len(portion)
+    if problems:
+        raise InvalidInput(problems, subject="the signals")
+    return positions
+
+
+def _moved(where: str, by: int) -> str:
+    """A pointer into a portion as one into the whole: `/3/key` becomes `/5003/key`."""
+    first, slash, rest = where.removeprefix("/").partition("/")
+    return f"/{int(first) + by}{slash}{rest}" if first.isascii() and first.isdigit() else where
 
 
 def dumped(value: Json, where: str = "/value") -> str:

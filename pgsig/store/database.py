@@ -39,17 +39,32 @@ def reachable() -> Iterator[None]:
 def connect(url: str, *, name: str, **options: Any) -> Connection:
     """Open a connection in autocommit mode: a transaction is always a visible `with connection.transaction()`.
 
-    name: shown in pg_stat_activity. Raises Unavailable.
+    name: shown in pg_stat_activity. pooled: whether a pooler is between us and the server; None, the default, finds out. Raises
+    Unavailable.
     """
+    pooled = options.pop("pooled", None)
+    given = {"application_name": f"pgsig {name}", "options": SERVER_PATIENCE, **PATIENCE, **options}
     with reachable():
-        return psycopg.connect(
-            url,
-            autocommit=True,
-            application_name=f"pgsig {name}",
-            # A pooler may put the next statement on another server connection, where a prepared one is unknown.
-            prepare_threshold=None if options.pop("pooled", False) else 5,
-            **{"options": SERVER_PATIENCE, **PATIENCE, **options},
-        )
+        try:
+            connection = psycopg.connect(url, autocommit=True, **given)
+        except psycopg.OperationalError as error:
+            if not _REFUSED.search(str(error)):
+                raise
+            # A pooler knows few of the settings that a session may begin with. What is left out is patience only.
+            pooled = True
+            connection = psycopg.connect(url, autocommit=True, **{**given, "options": ""})
+        if pooled is None:
+            pooled = behind_a_pooler(connection)
+    if pooled:
+        # The next statement may come to another server connection, where a prepared one is unknown.
+        connection.prepare_threshold = None
+    return connection
+
+
+def behind_a_pooler(connection: Connection) -> bool:
+    """Whether somebody answers on behalf of the server: then the process id that we were greeted with is not the one that answers."""
+    row = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
+    return row is not None and row[0] != connection.info.backend_pid
 
 
 @contextmanager
@@ -125,6 +140,7 @@ def _for_pool(url: str, name: str) -> Connection:
     return connect(url, name=name)
 
 
+_REFUSED = re.compile("unsupported startup parameter")
 LINE = re.compile(r"^(?P<code>PS\d{3}) (?P<where>\S*): (?P<message>.*?)(?: \((?P<fix>[^()]*)\))?$")
 _CHECK = re.compile(r"^(PS\d{3})_(.*)$")
 

@@ -162,7 +162,14 @@ BEGIN
                           s.item->>'key', s.item->'value', s.item->>'subject',
                           coalesce(s.item->>'namespace', emit_many.namespace), s.item->>'source', s.item->>'event_id',
                           format('/%s', s.place - 1))
-                WHERE s.is_object
+                -- As in emit: naming what is wrong is dear, and seldom needed.
+                WHERE s.is_object AND (
+                    s.item->>'key' ~ '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$' AND octet_length(s.item->>'key') <= 200
+                    AND s.item->>'key' !~ '^(run|tick|manual|timer)(\.|$)'
+                    AND coalesce(s.item->>'namespace', emit_many.namespace) ~ '^[a-z][a-z0-9_-]{0,62}$'
+                    AND pg_column_size(coalesce(s.item->'value', 'null')) <= 262144
+                    AND octet_length(coalesce(s.item->>'subject', '')) <= 200 AND octet_length(coalesce(s.item->>'source', '')) <= 200
+                    AND coalesce(octet_length(s.item->>'event_id') BETWEEN 1 AND 200, true)) IS NOT TRUE
            ) q;
     IF v_problems IS NOT NULL THEN
         PERFORM pgsig_private.refuse(v_problems);

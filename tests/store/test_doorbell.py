@@ -215,6 +215,7 @@ def test_who_stands_in_line_loses_its_connection(house: House) -> None:
     waiting.fall_asleep()
     kill_sessions(house.first, "pgsig holder (bell)")
     assert waiting.bell.wait(SOON)  # it stood in line again
+    waiting.fall_asleep()
     assert waiting.bell.held
 
 

@@ -124,6 +124,13 @@ VIEW pgsig.runs
     pool        text
     depth       smallint
     operator_id bigint
+    cpu_seconds double precision  -- processor time of all its attempts, with all that they started
+    memory_peak bigint  -- the most memory that an attempt had at once, in bytes
+    labels      text[]  -- what a runner must have to take it
+    failures    smallint  -- ends in a row that were too soon after their start
+    limit_key   text  -- of all runs with this key at most limit_most are alive at once; blocked: it waits for one of them to end
+    limit_most  integer
+    blocked     boolean
 
 
 TABLE pgsig_private.action (
@@ -498,6 +505,8 @@ FUNCTION pgsig_private.carry_over(text) RETURNS bigint
 FUNCTION pgsig_private.check_move() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer,text[]) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text)
 FUNCTION pgsig_private.drop_detached(text) RETURNS boolean
+FUNCTION pgsig_private.effect_text(pgsig_private.action) RETURNS text
+FUNCTION pgsig_private.effects(bigint) RETURNS jsonb
 FUNCTION pgsig_private.emit_lines(jsonb,text) RETURNS jsonb
 FUNCTION pgsig_private.emit_states(bigint[],text) RETURNS void
 FUNCTION pgsig_private.example(text) RETURNS jsonb
@@ -556,6 +565,7 @@ FUNCTION pgsig_private.verdict(pgsig_private.rule,text,text,jsonb,jsonb,jsonb,js
 FUNCTION pgsig_private.whole(xid) RETURNS bigint
 FUNCTION pgsig_private.why(text,text,text) RETURNS jsonb
 FUNCTION pgsig_private.why_not(pgsig.signals,jsonb,pgsig_private.rule) RETURNS text
+FUNCTION pgsig_private.why_not_claimed(pgsig_private.run) RETURNS text
 FUNCTION pgsig_private.why_queued(pgsig_private.run) RETURNS jsonb
 FUNCTION pgsig_private.why_rule(pgsig_private.rule,text,text,text,text) RETURNS jsonb
 FUNCTION pgsig_private.why_text(jsonb) RETURNS text

@@ -110,7 +110,7 @@ def test_every_command_has_help(pgsig: Pgsig, name: str) -> None:
         (["ps", "--database-url", "host=db password=hunter2"], ".pgpass"),
         (["ps", "--database-url", "::hunter2"], "not an address"),
         (["runs", "--state", "done"], "not a state"),
-        (["logs", "x"], "not a valid integer"),
+        (["logs", "x"], "give the number of a run, or workflow.operator"),
     ],
 )
 def test_wrong_usage_ends_with_2(pgsig: Pgsig, argv: list[str], said: str) -> None:
@@ -231,7 +231,7 @@ def test_emit_and_tail(pgsig: Pgsig, here: Path) -> None:
 
 def test_act_and_why(pgsig: Pgsig, here: Path) -> None:
     pgsig("apply", "workflow.yaml")
-    assert pgsig("act", "shop.train", "START", "--params", '{"n": 1}', "--reason", "by hand")[0] == 0
+    assert pgsig("act", "shop.train", "START", "--params", '{"n": 1}', "--reason", "by hand", "--no-wait")[0] == 0
     assert "manual.shop.train" in pgsig("tail", "manual.**", "--no-follow")[1]
     assert pgsig("why", "shop.train")[1].startswith("shop.train: wanted stopped")
     for argv in (["act", "shop.trian", "start"], ["why", "shop.trian"], ["logs", "7"]):

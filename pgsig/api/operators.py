@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from typing import Any
 
 from flask import Response, request
@@ -18,6 +19,7 @@ from pgsig.store.database import Connection
 from pgsig.store.reading import Filter, Place, Row, actions, reading, row, rows
 
 DEFAULT = "default"
+LONGEST_WAIT = 30  # seconds
 
 
 @api.get("/workflows")
@@ -82,20 +84,37 @@ def find(connection: Connection, namespace: str, workflow: str, operator: str) -
 @api.post("/operators/<workflow>/<operator>/actions")
 @api.post("/operators/<workflow>.<operator>/actions")
 def act(workflow: str, operator: str) -> Response:
-    """Order an action by hand. 202: it is a signal now, which a worker evaluates; Location is that signal."""
+    """Order an action by hand. 202: it is a signal now, which a worker evaluates; Location is that signal.
+
+    With `?wait=5` it waits so many seconds, 30 at most, for what the order comes to, and answers 200 with the actions.
+    """
     body = loads(text_of(request))
     fields: dict[str, type | None] = {"action": str, "subject": str, "params": dict, "reason": str}
     problems = check_fields(body, fields, "", required=("action",))
     action = body.get("action") if isinstance(body, dict) else None
     if isinstance(action, str) and action.upper() not in ("START", "STOP", "RESTART", "RELOAD"):
         problems.append(Problem("PS202", "not an action", "/action", "use START, STOP, RESTART or RELOAD"))
-    asked = Asked(request, ("namespace",))
-    namespace = asked.text("namespace") or DEFAULT
+    asked = Asked(request, ("namespace", "wait"))
+    namespace, wait = asked.text("namespace") or DEFAULT, asked.number("wait", 0, 0, LONGEST_WAIT)
     problems += asked.problems
     if problems:
         raise Refusal(422, "the order is not understood", problems=problems)
     position = order(namespace, workflow, operator, body, source="api")
-    return reply({"signal_id": position}, 202, {"Location": f"/api/v1/signals/{position}"})
+    headers = {"Location": f"/api/v1/signals/{position}"}
+    if not wait:
+        return reply({"signal_id": position}, 202, headers)
+    found = effects_of(position, wait)
+    return reply({"signal_id": position, "actions": found}, 200 if found else 202, headers)
+
+
+def effects_of(position: int, within: float) -> list[Row]:
+    """What an order came to, as soon as a worker has evaluated it; [] after `within` seconds."""
+
+    def look() -> list[Row]:
+        with reading(database()) as connection:
+            return doors.effects(connection, position)
+
+    return doors.wait_for_effects(look, within, threading.Event().wait)
 
 
 def order(namespace: str, workflow: str, operator: str, body: dict[str, Any], *, source: str) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgsig.cli.common import connected, database_option, namespace_option, output_option, settings_of
-from pgsig.cli.output import cell, harmless, paint, say, show, show_json, show_table
+from pgsig.cli.output import cell, harmless, paint, say, show, show_json, show_table, size
 
 if TYPE_CHECKING:
     from pgsig.store.database import Connection
@@ -104,42 +104,98 @@ def runs(
                 return
             for row in found:
                 row["operator"] = f"{row['workflow']}.{row['operator']}"
-            columns = ["id", "operator", "subject", "state", "attempt", "queued_at", "started_at", "ended_at"]
-            _list(found, [*columns, "exit_code", "reason"], "no runs yet")
+                row["cpu"] = None if row["cpu_seconds"] is None else f"{row['cpu_seconds']:.2f}s"
+                row["memory"] = size(row["memory_peak"])
+                row["failures"] = row["failures"] or None
+                row["blocked"] = row["limit_key"] if row["blocked"] else None
+            columns = [
+                "id",
+                "operator",
+                "subject",
+                "state",
+                "attempt",
+                "failures",
+                "queued_at",
+                "started_at",
+                "ended_at",
+            ]
+            _list(found, [*columns, "cpu", "memory", "labels", "blocked", "exit_code", "reason"], "no runs yet")
 
         _repeat(picture, watch)
 
 
 @click.command()
-@click.argument("run", type=click.IntRange(1, 2**63 - 1))
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run has ended.")
+@click.argument("run", metavar="RUN|OPERATOR")
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Go on until the run has ended; of an OPERATOR, into its next runs, until Ctrl-C.",
+)
 @click.option("-n", "--lines", type=click.IntRange(1), help="Only the last ones.")
+@click.option("--subject", help="With OPERATOR: for which entity.")
+@namespace_option
 @database_option
-def logs(run: int, follow: bool, lines: int | None, database_url: str | None) -> None:
-    """Show what run number RUN wrote."""
+def logs(
+    run: str, follow: bool, lines: int | None, subject: str | None, namespace: str, database_url: str | None
+) -> None:
+    """Show what a run wrote, all its attempts: of run number RUN, or of the newest run of OPERATOR (workflow.operator)."""
     from pgsig.errors import NotFound
+    from pgsig.store.reading import row
+
+    workflow, dot, operator = run.partition(".")
+    if not dot and not (run.isascii() and run.isdecimal() and 0 < int(run) < 2**63):
+        raise click.BadParameter("give the number of a run, or workflow.operator", param_hint="RUN|OPERATOR")
+    with connected(database_url) as connection:
+        if not dot:
+            if row(connection, "run", id=int(run)) is None:
+                raise NotFound(f"there is no run {run}", code="PS204", where="run", fix="pgsig runs lists them")
+            _log_of(connection, int(run), follow, lines)
+            return
+        found = row(
+            connection, "newest_run", namespace=namespace, workflow=workflow, operator=operator, subject=subject
+        )
+        if found is None:
+            raise NotFound(f"{run} has never run", code="PS204", where="run", fix="pgsig ps lists operators")
+        while found is not None:
+            say(f"run {found['id']}")
+            _log_of(connection, found["id"], follow, lines)
+            found, lines = _next_run(connection, found["id"]) if follow else None, None
+
+
+def _next_run(connection: Connection, run: int) -> dict[str, Any]:
+    """The run of the same operator and subject that begins after this one, once it does."""
+    from pgsig.store.reading import row
+
+    while (found := row(connection, "next_run", run=run)) is None:
+        Event().wait(LOOK_EVERY / 2)
+    return found
+
+
+def _log_of(connection: Connection, run: int, follow: bool, lines: int | None) -> None:
     from pgsig.model import FINAL
     from pgsig.store.reading import row, rows
 
-    pause, seq = Event(), 0
-    with connected(database_url) as connection:
-        if row(connection, "run", id=run) is None:
-            raise NotFound(f"there is no run {run}", code="PS204", where="run", fix="pgsig runs lists them")
-        if lines is not None:
-            newest = rows(connection, "log_before", id=run, before=2**31 - 1, limit=lines)
-            _show_log(list(reversed(newest)))
-            seq = newest[0]["seq"] if newest else 0
-        while True:
-            # Asked before the log is read: what an ended run wrote is there by then.
-            now = row(connection, "run", id=run)
-            while found := rows(connection, "log_after", id=run, after=seq, limit=1000):
-                if lines is None or follow:
-                    _show_log(found)
-                seq = found[-1]["seq"]
-            if not follow or now is None or now["state"] in FINAL:
-                return
-            sys.stdout.flush()
-            pause.wait(LOOK_EVERY / 2)
+    pause, seq, attempt = Event(), 0, 0
+    if lines is not None:
+        newest = rows(connection, "log_before", id=run, before=2**31 - 1, limit=lines)
+        _show_log(list(reversed(newest)))
+        seq, attempt = (newest[0]["seq"], newest[0]["attempt"]) if newest else (0, 0)
+    while True:
+        # Asked before the log is read: what an ended run wrote is there by then.
+        now = row(connection, "run", id=run)
+        while found := rows(connection, "log_after", id=run, after=seq, limit=1000):
+            if lines is None or follow:
+                for piece in found:
+                    if follow and attempt and piece["attempt"] > attempt:
+                        say(f"run {run}, attempt {piece['attempt']}")
+                    attempt = max(attempt, piece["attempt"])
+                    _show_log([piece])
+            seq = found[-1]["seq"]
+        if not follow or now is None or now["state"] in FINAL:
+            return
+        sys.stdout.flush()
+        pause.wait(LOOK_EVERY / 2)
 
 
 def _show_log(found: list[dict[str, Any]]) -> None:
@@ -244,7 +300,7 @@ def why(
 
 def _list(found: list[dict[str, Any]], columns: list[str], empty: str) -> None:
     """A table without the columns in which nothing stands."""
-    filled = [name for name in columns if any(row.get(name) not in (None, "") for row in found)]
+    filled = [name for name in columns if any(row.get(name) not in (None, "", []) for row in found)]
     show_table(found, filled, empty=empty)
     if len(found) >= MOST:
         say(f"only the first {MOST} are shown")

@@ -1,4 +1,4 @@
-"""`emit`, `act`, `pause` and `resume`: what a person says by hand."""
+"""`emit`, `act`, `pause`, `resume` and `pools`: what a person says by hand."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import Any
 import click
 
 from pgsig.cli.common import connected, database_option, namespace_option, output_option, settings_of
-from pgsig.cli.output import show, show_json
+from pgsig.cli.output import harmless, say, show, show_json, show_table
+
+WAIT = 5.0  # seconds for a worker to evaluate an order
 
 
 def _json_of(text: str, name: str) -> Any:
@@ -69,6 +71,7 @@ def emit(
 @click.option("--subject", default="", help="For which entity.")
 @click.option("--params", default="{}", metavar="JSON", help="Parameters of the run, an object.")
 @click.option("--reason", default="", help="Why; kept with the action.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for what it comes to; print the position of the order.")
 @namespace_option
 @database_option
 @output_option
@@ -78,19 +81,45 @@ def act(
     subject: str,
     params: str,
     reason: str,
+    no_wait: bool,
     namespace: str,
     database_url: str | None,
     output: str,
 ) -> None:
-    """Order an ACTION of OPERATOR (workflow.operator), and print the position of the manual signal."""
-    from pgsig.client import Client
+    """Order an ACTION of OPERATOR (workflow.operator), and say what it came to.
+
+    It is a signal that a worker evaluates; after 5 seconds without one its position is printed, and it stands.
+    """
+    from pgsig.store import doors
+    from pgsig.store.database import translated
 
     given = _json_of(params, "params")
     if not isinstance(given, dict):
         raise click.BadParameter("give a JSON object", param_hint="--params")
-    with Client(settings_of(database_url).database_url, size=1) as client:
-        position = client.act(operator, action.upper(), subject, params=given, reason=reason, namespace=namespace)
-    _told(position, output)
+    with connected(database_url) as connection, translated():
+        if not no_wait:
+            connection.execute("LISTEN pgsig_changes")
+        position = doors.act(
+            connection, operator, action.upper(), subject=subject, params=json.dumps(given), reason=reason, namespace=namespace
+        )  # fmt: skip
+        if no_wait:
+            _told(position, output)
+            return
+
+        def rest(seconds: float) -> None:
+            for _ in connection.notifies(timeout=seconds, stop_after=1):
+                pass
+
+        found = doors.wait_for_effects(lambda: doors.effects(connection, position), WAIT, rest)
+    if output == "json":
+        show_json({"id": position, "actions": found})
+        return
+    for effect in found:
+        whose = f"{effect['workflow']}.{effect['operator']}: " if len(found) > 1 else ""
+        show(harmless(f"{whose}{effect['text']}"))
+    if not found:
+        show(str(position))
+        say(f"ordered as signal {position}; no worker has evaluated it within {WAIT:g} s: pgsig doctor")
 
 
 @click.command()
@@ -128,6 +157,34 @@ def resume(target: str, reason: str, namespace: str, database_url: str | None, o
 
     with connected(database_url) as connection, translated():
         _told(doors.resume(connection, target, reason=reason, namespace=namespace), output)
+
+
+@click.command()
+@click.argument("pool", required=False)
+@click.option("--limit", metavar="N|none", help="How many runs of POOL may be alive at once.")
+@database_option
+@output_option
+def pools(pool: str | None, limit: str | None, database_url: str | None, output: str) -> None:
+    """List pools: their limit, what is alive and what waits in them, and the runners that serve them. Or limit one."""
+    from pgsig.store import doors
+    from pgsig.store.database import translated
+    from pgsig.store.reading import rows
+
+    if limit is not None and pool is None:
+        raise click.UsageError("give the POOL to limit")
+    if limit is not None and limit != "none" and not (limit.isascii() and limit.isdecimal() and len(limit) < 10):
+        raise click.BadParameter("give a whole number, or none", param_hint="--limit")
+    with connected(database_url) as connection, translated():
+        if limit is not None:
+            doors.limit_pool(connection, str(pool), None if limit == "none" else int(limit))
+        found = [row for row in rows(connection, "pools") if pool in (None, row["name"])]
+    if output == "json":
+        show_json(found)
+        return
+    for row in found:
+        row["limit"] = "none" if row["limit"] is None else row["limit"]
+    columns = ["name", "limit", "alive", "queued", "blocked", "runners", "capacity"]
+    show_table(found, columns, empty="no pools: a runner serves one, pgsig runner --pools gpu")
 
 
 def _told(position: int, output: str) -> None:

@@ -52,4 +52,5 @@ def processes() -> Response:
     with reading(database()) as connection:
         found = rows(connection, "processes")
         lag = behind(connection)
-    return render("processes", ("processes",), processes=found, lag=lag)
+        pools = rows(connection, "pools")
+    return render("processes", ("processes",), processes=found, lag=lag, pools=pools)

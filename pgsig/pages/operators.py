@@ -12,7 +12,7 @@ from werkzeug.wrappers import Response as AnyResponse
 from pgsig.api.asking import Asked
 from pgsig.api.base import database
 from pgsig.api.body import text_problem
-from pgsig.api.operators import DEFAULT, find, order
+from pgsig.api.operators import DEFAULT, effects_of, find, order
 from pgsig.api.pauses import put
 from pgsig.api.problems import Refusal, problems_of, status_of
 from pgsig.condition import schedule
@@ -20,11 +20,13 @@ from pgsig.errors import NotFound, PgsigError, Problem
 from pgsig.model import Json
 from pgsig.pages.base import pages, render
 from pgsig.pages.forms import json_of
+from pgsig.store import doors
 from pgsig.store.database import Connection
 from pgsig.store.explain import why
 from pgsig.store.reading import Filter, Place, Row, actions, reading, rows, runs
 
 SOURCE = "web"  # of an order that a page sends
+AT_ONCE = 0.5  # seconds for a worker to evaluate an order before the page is shown; later it shows by itself
 
 
 @pages.get("/operators")
@@ -77,6 +79,7 @@ def act(workflow: str, name: str) -> AnyResponse:
             raise Refusal(422, "the order is not understood", problems=problems)
         body = {"action": form["action"], "subject": form["subject"], "params": params, "reason": form["reason"]}
         position = order(namespace, workflow, name, body, source=SOURCE)
+        effects_of(position, AT_ONCE)
     except NotFound:
         raise
     except PgsigError as error:
@@ -96,8 +99,9 @@ def _page(namespace: str, workflow: str, name: str, subject: str, *, status: int
             "triggers": due(rows(connection, "triggers", operators=[found["operator_id"]])),
             "actions": actions(connection, want, Place(), 10).rows,
             "runs": runs(connection, want, Place(), 10).rows,
+            "effects": doors.effects(connection, shown["told"]) if shown.get("told") else [],
         }
-    parts = ("operator_head", "operator_rules", "operator_history")
+    parts = ("operator_head", "operator_told", "operator_rules", "operator_history")
     return render(
         "operator", parts, status, subject=subject, **{"told": 0, "problems": (), "form": {}, **shown, **context}
     )

@@ -12,7 +12,7 @@ from pgsig.store.reading import Row
 SIGNS = {
     "running": ("▶", "good"), "starting": ("◔", "busy"), "queued": ("◷", "busy"), "retrying": ("↻", "warn"),
     "succeeded": ("✓", "done"), "failed": ("✗", "bad"), "lost": ("?", "bad"), "stopped": ("■", "idle"), "never_run": ("○", "idle"),
-    "ready": ("▶", "good"), "reloading": ("⟳", "busy"), "stopping": ("◨", "warn"),
+    "ready": ("▶", "good"), "reloading": ("⟳", "busy"), "stopping": ("◨", "warn"), "blocked": ("‖", "warn"),
     # Processes.
     "alive": ("●", "good"), "silent": ("?", "bad"), "ended": ("■", "idle"),
     # Results of actions.

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from time import monotonic
 
 from pgsig.errors import Problem
 from pgsig.model import Json
 from pgsig.store.database import LINE, Connection
-from pgsig.store.reading import rows
+from pgsig.store.reading import Row, rows
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25  # seconds between two looks for what an order came to
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,29 @@ def resume(
 ) -> int:
     """End a pause. Returns the position of the (last) manual signal. Raises NotFound for an unknown target."""
     return _position(connection, "resume", target=target, reason=reason, namespace=namespace, source=source)
+
+
+def effects(connection: Connection, signal: int) -> list[Row]:
+    """What an order by hand came to: id, workflow, operator, subject, action, result, run_id and `text` of each action, oldest first.
+
+    Empty while no worker has evaluated the signal, and for a signal that ordered nothing.
+    """
+    found = rows(connection, "effects", signal=signal)[0]["effects"]
+    return list(found["actions"]) if found else []
+
+
+def wait_for_effects(look: Callable[[], list[Row]], within: float, rest: Callable[[float], object]) -> list[Row]:
+    """What `look` finds, as soon as it finds anything, [] after `within` seconds. rest: waits so many seconds, or less."""
+    until, pause = monotonic() + within, FIRST_PAUSE
+    while not (found := look()) and (left := until - monotonic()) > 0:
+        rest(min(pause, left))
+        pause = min(pause * 2, LONGEST_PAUSE)
+    return found
+
+
+def limit_pool(connection: Connection, pool: str, most: int | None) -> None:
+    """Limit how many runs of a pool are alive at once; None for no limit. Raises InvalidInput (PS206)."""
+    rows(connection, "limit_pool", pool=pool, most=most)
 
 
 def _position(connection: Connection, name: str, /, **given: str | None) -> int:

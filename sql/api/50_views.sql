@@ -29,12 +29,18 @@ COMMENT ON COLUMN pgsig.actions.evidence IS 'all signals that the condition cons
 CREATE OR REPLACE VIEW pgsig.runs WITH (security_invoker = true) AS
 SELECT r.id, w.namespace, w.name AS workflow, o.name AS operator, r.subject, o.kind, r.state, r.desired, r.attempt, r.generation, r.epoch, r.version,
        r.action_id, r.queued_at, r.claimed_at, r.started_at, r.ready_at, r.ended_at, r.exit_code, r.reason, r.result, r.progress,
-       r.params, r.evidence, r.runner_id, r.pool, r.depth, r.operator_id
+       r.params, r.evidence, r.runner_id, r.pool, r.depth, r.operator_id,
+       r.cpu_seconds, r.memory_peak, r.labels, r.failures, r.limit_key, r.limit_most, r.blocked
   FROM pgsig_private.run r
   JOIN pgsig_private.operator o ON o.id = r.operator_id
   JOIN pgsig_private.workflow w ON w.id = o.workflow_id;
 COMMENT ON VIEW pgsig.runs IS 'Executions of operators, with their attempts.';
 COMMENT ON COLUMN pgsig.runs.state IS 'queued, starting, running, retrying, succeeded, failed, stopped or lost';
+COMMENT ON COLUMN pgsig.runs.cpu_seconds IS 'processor time of all its attempts, with all that they started';
+COMMENT ON COLUMN pgsig.runs.memory_peak IS 'the most memory that an attempt had at once, in bytes';
+COMMENT ON COLUMN pgsig.runs.labels IS 'what a runner must have to take it';
+COMMENT ON COLUMN pgsig.runs.failures IS 'ends in a row that were too soon after their start';
+COMMENT ON COLUMN pgsig.runs.limit_key IS 'of all runs with this key at most limit_most are alive at once; blocked: it waits for one of them to end';
 COMMENT ON COLUMN pgsig.runs.epoch IS 'fencing token: grows with each grant to a runner';
 
 CREATE OR REPLACE VIEW pgsig.outcomes WITH (security_invoker = true) AS

@@ -6,24 +6,58 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE WHEN p_run.id IS NULL THEN '' ELSE format(', run %s is %s', p_run.id, p_run.state) || coalesce(': ' || p_run.reason, '') END
 $$;
 
+-- What keeps a run from being claimed though its turn has come: its key, its pool, or runners that lack a label or are not there. NULL: nothing does.
+CREATE OR REPLACE FUNCTION pgsig_private.why_not_claimed(p_run pgsig_private.run) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_alive integer;
+    v_most  integer;
+BEGIN
+    IF p_run.blocked THEN
+        SELECT count(*) INTO v_alive FROM pgsig_private.run o WHERE o.limit_key = p_run.limit_key AND o.state IN ('starting', 'running');
+        RETURN format('run %s waits for its concurrency key "%s": %s of %s are alive', p_run.id,
+                      regexp_replace(p_run.limit_key, '^[^/]*/', ''), v_alive, p_run.limit_most);
+    ELSIF p_run.state NOT IN ('queued', 'retrying') OR p_run.claimable_at IS NULL OR p_run.claimable_at > clock_timestamp() THEN
+        RETURN NULL;
+    ELSIF NOT EXISTS (SELECT FROM pgsig_private.process p WHERE p.role = 'runner' AND p.ended_at IS NULL AND p.lease_until > clock_timestamp()
+                         AND p_run.pool = ANY (p.pools)) THEN
+        RETURN format('run %s is %s, and no living runner serves the pool %s', p_run.id, p_run.state, p_run.pool);
+    ELSIF NOT EXISTS (SELECT FROM pgsig_private.process p WHERE p.role = 'runner' AND p.ended_at IS NULL AND p.lease_until > clock_timestamp()
+                         AND p_run.pool = ANY (p.pools) AND p_run.labels <@ p.labels) THEN
+        RETURN format('run %s is %s, and no living runner of the pool %s has the label%s %s', p_run.id, p_run.state, p_run.pool,
+                      CASE WHEN cardinality(p_run.labels) > 1 THEN 's' ELSE '' END, array_to_string(p_run.labels, ', '));
+    END IF;
+    SELECT p.most INTO v_most FROM pgsig_private.pool p WHERE p.name = p_run.pool;
+    IF v_most IS NOT NULL THEN
+        SELECT count(*) INTO v_alive FROM pgsig_private.run o WHERE o.pool = p_run.pool AND o.state IN ('starting', 'running');
+        IF v_alive >= v_most THEN
+            RETURN format('run %s waits for the limit of the pool %s: %s of %s are alive', p_run.id, p_run.pool, v_alive, v_most);
+        END IF;
+    END IF;
+    RETURN NULL;
+END $$;
+
 -- Why a run that was ordered has not begun: {verdict, sentence}; NULL where it has.
 CREATE OR REPLACE FUNCTION pgsig_private.why_queued(p_run pgsig_private.run) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_before pgsig_private.run;
+    v_why    text;
 BEGIN
     IF p_run.id IS NULL OR p_run.state NOT IN ('queued', 'retrying') THEN
         RETURN NULL;
+    END IF;
+    v_why := pgsig_private.why_not_claimed(p_run);
+    IF v_why LIKE '%no living runner%' THEN
+        RETURN jsonb_build_object('verdict', 'no_runner', 'sentence', 'no_runner: ' || v_why);
+    ELSIF v_why IS NOT NULL THEN
+        RETURN jsonb_build_object('verdict', 'queued', 'sentence', 'queued: ' || v_why);
     END IF;
     SELECT * INTO v_before FROM pgsig_private.run b
      WHERE b.operator_id = p_run.operator_id AND b.subject = p_run.subject AND b.id < p_run.id AND b.state IN ('queued', 'starting', 'running', 'retrying')
      ORDER BY b.id DESC LIMIT 1;
     IF v_before.id IS NOT NULL AND p_run.claimable_at IS NULL THEN
         RETURN jsonb_build_object('verdict', 'queued', 'sentence', format('queued: run %s waits behind run %s, which is %s', p_run.id, v_before.id, v_before.state));
-    ELSIF NOT EXISTS (SELECT FROM pgsig_private.process p WHERE p.role = 'runner' AND p.ended_at IS NULL AND p.lease_until > clock_timestamp()
-                         AND p_run.pool = ANY (p.pools)) THEN
-        RETURN jsonb_build_object('verdict', 'no_runner',
-            'sentence', format('no_runner: run %s is %s, and no living runner serves the pool %s', p_run.id, p_run.state, p_run.pool));
     ELSIF p_run.state = 'retrying' THEN
         RETURN jsonb_build_object('verdict', 'queued', 'sentence', format('queued: run %s tries again at %s%s', p_run.id,
             pgsig_private.moment_text(p_run.claimable_at), coalesce(', its last attempt ended: ' || p_run.reason, '')));

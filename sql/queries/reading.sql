@@ -243,7 +243,7 @@ SELECT l.seq, l.attempt, l.at, l.text FROM pgsig_private.log l WHERE l.run_id = 
 SELECT l.seq, l.attempt, l.at, l.text FROM pgsig_private.log l WHERE l.run_id = %(id)s AND l.seq < %(before)s ORDER BY l.seq DESC LIMIT %(limit)s
 
 -- name: processes
-SELECT p.id, p.role, p.name, p.host, p.pid, p.version, p.pools, p.capacity, p.detail, p.started_at, p.lease_until, p.ended_at,
+SELECT p.id, p.role, p.name, p.host, p.pid, p.version, p.pools, p.labels, p.capacity, p.detail, p.started_at, p.lease_until, p.ended_at,
        p.ended_at IS NULL AND p.lease_until > clock_timestamp() AS alive,
        CASE WHEN p.role = 'runner' THEN (SELECT count(*) FROM pgsig_private.run r
             WHERE r.runner_id = p.id AND r.state IN ('starting', 'running')) END AS busy
@@ -276,6 +276,39 @@ SELECT s.id FROM pgsig.signals s WHERE s.id = ANY (%(ids)s::bigint[]) AND s.xid 
 
 -- name: act
 SELECT pgsig.act(%(operator)s, %(action)s, %(subject)s, %(params)s::jsonb, %(reason)s, %(namespace)s, %(source)s) AS id
+
+-- name: effects
+-- What an order by hand came to.
+SELECT pgsig_private.effects(%(signal)s) AS effects
+
+-- name: pools
+-- Every pool that has a limit, a living runner or a run that is not over: its limit, what is alive and what waits in it, and who serves it.
+SELECT n.name, p.most AS limit, coalesce(r.alive, 0) AS alive, coalesce(r.queued, 0) AS queued, coalesce(r.blocked, 0) AS blocked,
+       coalesce(s.runners, 0) AS runners, coalesce(s.capacity, 0) AS capacity
+  FROM (SELECT name FROM pgsig_private.pool UNION SELECT pool FROM pgsig_private.run WHERE state IN ('queued', 'starting', 'running', 'retrying')
+        UNION SELECT unnest(pools) FROM pgsig_private.process WHERE role = 'runner' AND ended_at IS NULL) n(name)
+  LEFT JOIN pgsig_private.pool p ON p.name = n.name
+  LEFT JOIN (SELECT pool, count(*) FILTER (WHERE state IN ('starting', 'running')) AS alive,
+                    count(*) FILTER (WHERE state IN ('queued', 'retrying')) AS queued, count(*) FILTER (WHERE blocked) AS blocked
+               FROM pgsig_private.run WHERE state IN ('queued', 'starting', 'running', 'retrying') GROUP BY pool) r ON r.pool = n.name
+  LEFT JOIN (SELECT pool, count(*) AS runners, sum(capacity) AS capacity
+               FROM (SELECT unnest(pools) AS pool, capacity FROM pgsig_private.process
+                      WHERE role = 'runner' AND ended_at IS NULL AND lease_until > clock_timestamp()) u GROUP BY pool) s ON s.pool = n.name
+ ORDER BY n.name LIMIT 1000
+
+-- name: limit_pool
+SELECT pgsig.limit_pool(%(pool)s, %(most)s)
+
+-- name: newest_run
+-- The run of an operator that a log is wanted of: the newest that has begun, else the newest.
+SELECT r.id FROM pgsig.runs r
+ WHERE r.namespace = %(namespace)s AND r.workflow = %(workflow)s AND r.operator = %(operator)s AND (%(subject)s::text IS NULL OR r.subject = %(subject)s)
+ ORDER BY r.claimed_at IS NULL, r.id DESC LIMIT 1
+
+-- name: next_run
+-- The run of the same operator and subject that began after this one.
+SELECT r.id FROM pgsig_private.run r JOIN pgsig_private.run b ON b.id = %(run)s AND r.operator_id = b.operator_id AND r.subject = b.subject
+ WHERE r.id > b.id AND r.claimed_at IS NOT NULL ORDER BY r.id LIMIT 1
 
 -- name: pause
 SELECT pgsig.pause(%(target)s, %(mode)s, %(reason)s, %(namespace)s, %(source)s) AS id

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+
+import pytest
 
 from tests import support_jobs as do
 from tests.support import wait_for
 from tests.support_jobs import Connection
+from tests.test_cli import program
 
 
 def test_output_is_bounded_in_the_database_and_on_disk(connection: Connection, database: str, tmp_path: Path) -> None:
@@ -45,3 +49,41 @@ def test_nothing_is_left_in_the_spool(connection: Connection, database: str, tmp
         run = do.start(connection, do.operator(connection, "short", command=["echo"]))
         do.wait_state(connection, run, "succeeded")
     assert list(tmp_path.glob("runs/*")) == []
+
+
+def test_a_log_outlives_its_runner(connection: Connection, database: str, tmp_path: Path) -> None:
+    script = "echo attempt $PGSIG_ATTEMPT; test -e $GATE || exec sleep 600"
+    operator = do.operator(
+        connection, "long", command=["sh", "-c", script], retries=1, env={"GATE": str(tmp_path / "go")}
+    )
+    with do.runner_process(do.settings(database, tmp_path)) as process:
+        run = do.start(connection, operator)
+        wait_for(lambda: do.output(connection, run) == "attempt 1\n", 30, about="the first line")
+        process.kill()
+        process.wait()
+    (tmp_path / "go").touch()
+    with do.running(do.settings(database, tmp_path)):
+        do.wait_state(connection, run, "succeeded", timeout=30)
+    assert do.output(connection, run) == "attempt 1\nattempt 2\n"
+
+
+def test_a_log_is_followed_into_the_next_attempt_and_the_next_run(
+    connection: Connection, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    script = "echo run $PGSIG_RUN_ID attempt $PGSIG_ATTEMPT; exit $((2 - PGSIG_ATTEMPT))"
+    operator = do.operator(connection, "op", command=["sh", "-c", script], retries=1, retry_delay="10ms")
+    with do.running(do.settings(database, tmp_path)):
+        first = do.start(connection, operator)
+        do.wait_state(connection, first, "succeeded", timeout=30)
+        with program("logs", "-f", "w.op") as process:
+            assert process.stdout is not None
+            lines = [process.stdout.readline() for _ in range(2)]
+            second = do.start(connection, operator)
+            lines += [process.stdout.readline() for _ in range(2)]
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=30)
+    assert lines == [f"run {run} attempt {attempt}\n" for run in (first, second) for attempt in (1, 2)]
+    assert (process.returncode, err.splitlines()) == (130, [
+        f"run {first}", f"run {first}, attempt 2", f"run {second}", f"run {second}, attempt 2",
+    ])  # fmt: skip

@@ -80,14 +80,29 @@ def after(
 ) -> Next:
     """Decide. attempt: counts from 1. ran_for: seconds. failures_in_a_row: `Next.failures` of the end before, 0 at first.
 
-    Raises ValueError when the spec holds a duration that is none; definitions are checked when they are applied.
+    A spec that cannot be used fails the run: definitions are checked when they are applied, but one run must not hold up the others.
     """
+    try:
+        return _after(kind, spec, outcome, attempt, ran_for, failures_in_a_row, rng)
+    except (ValueError, TypeError) as error:
+        return Next(State.FAILED, reason=f"its definition cannot be used: {error}")
+
+
+def _after(
+    kind: Kind | str,
+    spec: Mapping[str, Any],
+    outcome: Outcome,
+    attempt: int,
+    ran_for: float,
+    failures: int,
+    rng: random.Random,
+) -> Next:
     if outcome.how is How.ASKED:
         return Next(State.STOPPED, reason=outcome.detail)
     if outcome.how is How.HANDED_OVER:
         return Next(State.RETRYING, reason=outcome.detail or "handed over: its runner was shut down", charged=False)
     if kind == Kind.STREAMING:
-        return _streaming(spec, outcome, ran_for, failures_in_a_row, rng)
+        return _streaming(spec, outcome, ran_for, failures, rng)
     return _batch(spec, outcome, attempt, rng)
 
 

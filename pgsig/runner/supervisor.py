@@ -10,7 +10,7 @@ from typing import Any
 from pgsig.condition.duration import seconds, text
 from pgsig.decide import health
 from pgsig.decide.health import Step
-from pgsig.decide.retry import How, Next, Outcome, after
+from pgsig.decide.retry import How, Outcome, after
 from pgsig.failpoints import reached
 from pgsig.model import Kind, State
 from pgsig.runner.door import Door
@@ -304,13 +304,10 @@ class Supervisor:
     def _conclude(self, session: Session, outcome: Outcome, ran_for: float = 0.0, end: Exit | None = None) -> None:
         """Say what becomes of a run. end: of its job, where it had one."""
         grant = session.grant
-        try:
-            fate = after(
-                grant.kind, grant.spec, outcome=outcome, attempt=grant.attempt, ran_for=ran_for,
-                failures_in_a_row=grant.failures, rng=self._rng,
-            )  # fmt: skip
-        except (ValueError, TypeError) as error:
-            fate = Next(State.FAILED, reason=f"its definition cannot be used: {error}")
+        fate = after(
+            grant.kind, grant.spec, outcome=outcome, attempt=grant.attempt, ran_for=ran_for,
+            failures_in_a_row=grant.failures, rng=self._rng,
+        )  # fmt: skip
         session.end()
         self.door.dismiss(session)
         report = Report(

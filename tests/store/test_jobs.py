@@ -225,3 +225,18 @@ def test_output_is_trimmed_from_its_beginning(connection: Connection, process: i
     assert do.output(connection, run) == "[pgsig: 56 bytes of earlier output were dropped]\nline 8\nline 9\n"
     output.log_add(connection, run, grant.epoch + 1, "too late")
     assert output.log_size(connection, run) == 14
+
+
+def test_one_run_that_cannot_be_reaped_holds_up_no_other(connection: Connection, process: int) -> None:
+    """Row 53: a definition that nobody can use, written past all checks, fails with the reason; the other run goes to a runner that lives."""
+    bad, good = (do.start(connection, do.operator(connection, name, command=["x"], retries=3)) for name in ("a", "b"))
+    assert len(jobs.claim(connection, process, ["default"], 9)) == 2
+    connection.execute(
+        'UPDATE pgsig_private.operator_version v SET spec = v.spec || \'{"retries": "three"}\' FROM pgsig_private.run r'
+        " WHERE r.id = %s AND v.operator_id = r.operator_id",
+        [bad],
+    )
+    jobs.leave(connection, process)
+    assert housekeeping.reap(connection, quiet=0) == 2
+    assert (do.run_row(connection, bad)["state"], do.run_row(connection, good)["state"]) == ("failed", "retrying")
+    assert "cannot be used" in do.run_row(connection, bad)["reason"]

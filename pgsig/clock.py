@@ -35,7 +35,7 @@ from pgsig.errors import Unavailable
 from pgsig.failpoints import reached
 from pgsig.settings import Settings
 from pgsig.store import processes, triggers
-from pgsig.store.database import Connection, connect
+from pgsig.store.database import AWAY, Connection, connect
 from pgsig.store.revision import check
 
 log = logging.getLogger("pgsig.clock")
@@ -84,7 +84,7 @@ class Clock:
                 try:
                     self._turn(self._open())
                     pause = FIRST_PAUSE
-                except (psycopg.OperationalError, psycopg.InterfaceError, Unavailable) as error:
+                except AWAY as error:
                     reason = str(error).strip().partition("\n")[0]
                     log.warning("clock %s: the database is away, trying again: %s", self.name, reason)
                     self._close()

@@ -14,12 +14,12 @@ import psycopg
 from pgsig import __version__
 from pgsig.doorbell import Doorbell
 from pgsig.engine import Engine, Step
-from pgsig.errors import PgsigError, Unavailable
+from pgsig.errors import PgsigError
 from pgsig.failpoints import reached
 from pgsig.keeper import Keeper
 from pgsig.settings import Settings
 from pgsig.store import housekeeping, processes
-from pgsig.store.database import Connection, connect
+from pgsig.store.database import AWAY, Connection, connect
 from pgsig.store.revision import check
 
 log = logging.getLogger("pgsig.worker")
@@ -76,7 +76,7 @@ class Worker:
                     session = session or self.open()
                     self.turn(session)
                     pause = 0.0
-                except (psycopg.OperationalError, psycopg.InterfaceError, Unavailable) as error:
+                except AWAY as error:
                     reason = str(error).strip().splitlines() or [type(error).__name__]
                     log.warning("worker %s: the database is away, trying again: %s", self.name, reason[0])
                     if session is not None:
@@ -128,7 +128,7 @@ class Worker:
         try:
             limit = 1 if self.careful else self.settings.batch
             step = engine.step(limit, suspects=self.suspects, poison=self.poison)
-        except (psycopg.OperationalError, psycopg.InterfaceError):
+        except AWAY:
             raise  # the database, not the signals
         except Exception as error:  # noqa: BLE001 - whatever an evaluation trips over, the lane has to go on
             self.failed(engine.at_work, error)

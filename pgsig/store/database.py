@@ -16,6 +16,9 @@ from pgsig.paths import room
 
 Connection = psycopg.Connection[Any]
 
+# The database cannot be worked with now: wait, and try again on another connection. One that may only be read was demoted, or locked.
+AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.errors.ReadOnlySqlTransaction, Unavailable)
+
 # A peer that vanished without a word is noticed within about ten seconds, in both directions.
 PATIENCE = {
     "connect_timeout": "10", "keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3",

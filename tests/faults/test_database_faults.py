@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -144,24 +144,21 @@ def test_an_answer_to_commit_that_is_lost(loaded: Connection, wire: tuple[Proxy,
     assert one(loaded, "SELECT count(*) FROM pgsig.signals") == 1
 
 
-def test_a_worker_whose_answer_to_commit_is_lost(loaded: Connection, wire: tuple[Proxy, str]) -> None:
+def test_a_worker_whose_answer_to_commit_is_lost(loaded: Connection, wire: tuple[Proxy, str], tmp_path: Path) -> None:
     """Row 2, as workers see it: a step that was committed is not done again."""
     proxy, address = wire
-    worker = WorkerProcess(address, poll_seconds=0.05)
+    log = tmp_path / "log"
+    worker = WorkerProcess(address, poll_seconds=0.05, failpoints="engine.recorded=sleep=0.5", failpoints_log=log)
     try:
         worker.wait_until_ready(loaded)
-        first = emit(loaded)
-        wait_for(lambda: acted(loaded, first) == 1)
-        numbers = []
-        for _ in range(3):
-            proxy.set("wire", "mute")
-            numbers.append(emit(loaded))
-            # Whatever the worker has sent by now is done, and it does not know.
-            threading.Event().wait(0.2)
-            proxy.set("wire", "flow")
-            numbers.append(emit(loaded))
-            wait_for(lambda: all(acted(loaded, number) for number in numbers), 20, about="the actions")
-        assert [acted(loaded, number) for number in numbers] == [1] * len(numbers)
+        number = emit(loaded)
+        wait_for(log.exists, about="the worker to be about to commit")
+        proxy.set("wire", "mute")
+        wait_for(lambda: acted(loaded, number), about="the commit")
+        proxy.set("wire", "flow")
+        later = emit(loaded)
+        wait_for(lambda: acted(loaded, later), 20, about="the worker to go on")
+        assert (acted(loaded, number), acted(loaded, later)) == (1, 1)
         assert worker.alive
     finally:
         worker.kill()

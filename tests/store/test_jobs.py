@@ -228,7 +228,7 @@ def test_output_is_trimmed_from_its_beginning(connection: Connection, process: i
 
 
 def test_one_run_that_cannot_be_reaped_holds_up_no_other(connection: Connection, process: int) -> None:
-    """Row 53: a definition that nobody can use, written past all checks, fails with the reason; the other run goes to a runner that lives."""
+    """Row 53: a definition that nobody can use, written past all checks, fails with the reason; the other one goes on elsewhere."""
     bad, good = (do.start(connection, do.operator(connection, name, command=["x"], retries=3)) for name in ("a", "b"))
     assert len(jobs.claim(connection, process, ["default"], 9)) == 2
     connection.execute(

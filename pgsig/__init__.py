@@ -10,7 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pgsig.client import Client
-    from pgsig.definition.conditions import Condition, absent, all_of, any_of, at, at_least, cron, every, seq, signal
+    from pgsig.definition.conditions import (
+        Condition,
+        absent,
+        all_of,
+        any_of,
+        at,
+        at_least,
+        calendar,
+        cron,
+        every,
+        seq,
+        signal,
+        times_all,
+        times_any,
+        trigger,
+    )
     from pgsig.definition.workflow import Workflow
     from pgsig.errors import Conflict, InvalidInput, NotFound, PgsigError, Unavailable
 
@@ -30,10 +45,14 @@ __all__ = [
     "any_of",
     "at",
     "at_least",
+    "calendar",
     "cron",
     "every",
     "seq",
     "signal",
+    "times_all",
+    "times_any",
+    "trigger",
 ]
 
 _HOMES = {
@@ -41,7 +60,8 @@ _HOMES = {
     "pgsig.definition.workflow": ("Workflow",),
     "pgsig.errors": ("Conflict", "InvalidInput", "NotFound", "PgsigError", "Unavailable"),
     "pgsig.definition.conditions": (
-        *("Condition", "absent", "all_of", "any_of", "at", "at_least", "cron", "every", "seq", "signal"),
+        *("Condition", "absent", "all_of", "any_of", "at", "at_least", "calendar", "cron", "every", "seq"),
+        *("signal", "times_all", "times_any", "trigger"),
     ),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -1,88 +1,131 @@
-"""A clock: turns the due times of periodic triggers into tick signals. Any number may run, the database
-keeps one tick for each.
+"""A clock: turns the due times of periodic triggers into tick signals. Any number may run, the database keeps one tick for each.
 
-APScheduler's thread says when something is due, with its memory job store: one job for each trigger in
-force. The clock's own thread writes the ticks and does everything else that touches the database. While the
-database is away it keeps the latest due time of each trigger and writes it once the database is back.
+A clock knows every trigger with its place, up to which due times are settled, and sleeps until the next one is due. Then it settles: it
+says where it saw the trigger and what becomes of the due times since, and the database takes that if the trigger still stands there. If
+not, somebody else was faster, and the clock goes on from where the trigger stands now. So a clock that was killed, slept through its turn,
+or woke up with an old idea of the world does no harm.
 
-Missed times: a clock that starts, or was away, fires the latest time that was missed and no other. A time
-is missed if it lies after the trigger's last due time, or after the apply that brought the trigger: an `at`
-that was past when it was applied never comes.
+Time is the database's: each answer brings it along, and between two answers the clock counts on by its host's monotonic clock. A step of
+the host's own clock changes nothing. What becomes of missed times: see `pgsig.condition.missed`; what a change of clocks does: see
+`pgsig.condition.wall`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import heapq
+import json
 import logging
 import os
 import random
 import select
 import socket
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from threading import Lock
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
 from time import monotonic
-from typing import Any
+from weakref import WeakValueDictionary
 
 import psycopg
-from apscheduler.executors.base import BaseExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.base import BaseTrigger
 
 from pgsig import __version__
-from pgsig.condition import schedule
+from pgsig.condition import missed, schedule
+from pgsig.condition.times import Remembered, Times
 from pgsig.errors import Unavailable
 from pgsig.failpoints import reached
 from pgsig.settings import Settings
 from pgsig.store import processes, triggers
 from pgsig.store.database import AWAY, Connection, connect
 from pgsig.store.revision import check
+from pgsig.store.triggers import Trigger
 
 log = logging.getLogger("pgsig.clock")
 
 RELOAD_EVERY = 30.0  # seconds: a notice of an apply may get lost
+FEED_EVERY = 0.25  # seconds between looks at backfills, while there are any
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0  # seconds between tries to reach the database
+MOST_AT_ONCE = 5000  # triggers settled in one statement
+
+
+class Agenda:
+    """What is due when: triggers with their places, and a heap of when each has to be looked at next."""
+
+    def __init__(self) -> None:
+        self.items: dict[int, tuple[Trigger, Times]] = {}
+        self._next: dict[int, datetime] = {}
+        self._heap: list[tuple[datetime, int]] = []
+
+    def put(self, item: Trigger, times: Times) -> None:
+        """Have a trigger at its place."""
+        self.items[item.id] = item, times
+        due = schedule.next_due(times, item.since)
+        if due is None:
+            self._next.pop(item.id, None)
+            return
+        at = due + missed.jitter(item.seed, due, item.jitter)
+        self._next[item.id] = at
+        heapq.heappush(self._heap, (at, item.id))
+
+    def drop(self, trigger: int) -> None:
+        self.items.pop(trigger, None)
+        self._next.pop(trigger, None)
+
+    def first(self) -> datetime | None:
+        """When something has to be looked at next; None for never."""
+        while self._heap and self._next.get(self._heap[0][1]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    def take(self, now: datetime, most: int) -> list[tuple[Trigger, Times]]:
+        """The triggers that have to be looked at by now. Each is to be put back, or dropped."""
+        found: list[tuple[Trigger, Times]] = []
+        while len(found) < most and (at := self.first()) is not None and at <= now:
+            _, trigger = heapq.heappop(self._heap)
+            del self._next[trigger]
+            found.append(self.items[trigger])
+        return found
 
 
 class Clock:
     """`run` works until `stop`.
 
-    settings: see `pgsig.settings`. name: shown to people; defaults to host and process id.
+    settings: see `pgsig.settings`. name: shown to people; defaults to host and process id. elapsed: seconds that only ever grow; tests let
+    years pass with it, and with `turn` instead of `run`.
     """
 
-    def __init__(self, settings: Settings, *, name: str = "") -> None:
+    def __init__(self, settings: Settings, *, name: str = "", elapsed: Callable[[], float] = monotonic) -> None:
         self.settings = settings
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
         self.fired = 0  # ticks written by this clock
-        self._due: dict[int, datetime] = {}  # trigger: its latest due time that is not written yet
-        self._guard = Lock()
+        self.agenda = Agenda()
+        self._elapsed = elapsed
+        self._told: tuple[datetime, float] | None = None  # the database's time, and when it was heard
         self._wake_r, self._wake_w = socket.socketpair()
         self._wake_w.setblocking(False)
         self._stopping = False
         self._connection: Connection | None = None
         self._process = 0
-        self._reload_at = self._renew_at = 0.0
-        # The scheduler's own log speaks of jobs; what matters of them is said here.
-        quiet = logging.getLogger("pgsig.clock.apscheduler")
-        quiet.setLevel(logging.ERROR)
-        self._scheduler = BackgroundScheduler(timezone=UTC, logger=quiet, executors={"default": _Hand(self.due)})
+        self._reload_at = self._renew_at = self._feed_at = 0.0
+        self._times: WeakValueDictionary[str, Remembered] = WeakValueDictionary()  # by what they say
+        self._broken: set[int] = set()  # triggers that cannot be read, and were told of
 
     def stop(self) -> None:
         """Ask `run` to return. May be called from any thread or signal handler, also before `run`."""
         self._stopping = True
-        self._wake()
+        with contextlib.suppress(OSError):  # full of wake-ups already, or closed: `run` has ended
+            self._wake_w.send(b".")
 
     def run(self) -> None:
         """Fire what is due until `stop`.
 
         A database that is away is waited for; a schema that does not fit raises SchemaMismatch.
         """
-        self._scheduler.start()
         pause = FIRST_PAUSE
         try:
             while not self._stopping:
                 try:
-                    self._turn(self._open())
+                    connection = self._open()
+                    self._rest(self.turn(connection), connection)
                     pause = FIRST_PAUSE
                 except AWAY as error:
                     reason = str(error).strip().partition("\n")[0]
@@ -91,18 +134,135 @@ class Clock:
                     self._rest(pause * random.uniform(0.5, 1.0))  # noqa: S311  jitter
                     pause = min(LONGEST_PAUSE, pause * 2)
         finally:
-            self._scheduler.shutdown()
             self._leave()
             self._wake_r.close()
             self._wake_w.close()
 
-    def due(self, trigger: int, moment: datetime) -> None:
-        """Note that a trigger fell due. Called by the scheduler's thread."""
-        with self._guard:
-            self._due[trigger] = max(moment, self._due.get(trigger, moment))
-        self._wake()
-
     # ── one turn ──
+
+    def turn(self, connection: Connection) -> float:
+        """Do what is to be done now. Returns the seconds after which there is something to do again, if nothing happens before."""
+        if self._elapsed() >= self._reload_at:
+            self._reload_at = self._elapsed() + RELOAD_EVERY
+            self._load(connection)
+            reached("clock.loaded")
+        while self._fire(connection):
+            pass
+        if self._elapsed() >= self._feed_at:
+            going = triggers.feed(connection)
+            self._feed_at = self._elapsed() + FEED_EVERY if going else self._reload_at
+        if self._process and self._elapsed() >= self._renew_at:
+            self._renew_at = self._elapsed() + self.settings.lease_seconds / 3
+            if not processes.renew(connection, self._process, lease=self.settings.lease_seconds):
+                # Declared dead while it was not heard of. A clock holds nothing that others could have taken over.
+                self._join(connection)
+        wait = min(self._reload_at, self._feed_at) - self._elapsed()
+        if self._process:
+            wait = min(wait, self._renew_at - self._elapsed())
+        if (first := self.agenda.first()) is not None:
+            wait = min(wait, (first - self.now()).total_seconds())
+        return max(0.0, wait)
+
+    def now(self) -> datetime:
+        """The database's time, as far as it is known: never ahead of it, and behind by no more than an answer took."""
+        assert self._told is not None
+        moment, heard = self._told
+        return moment + timedelta(seconds=self._elapsed() - heard)
+
+    def _hear(self, moment: datetime | None) -> None:
+        if moment is not None:
+            self._told = moment, self._elapsed()
+
+    def _load(self, connection: Connection) -> None:
+        """Bring the agenda to the triggers in force, and the time to the database's.
+
+        A trigger's spec never changes: a changed one is another trigger.
+        """
+        self._hear(triggers.now(connection))
+        wanted = {item.id: item for item in triggers.live(connection)}
+        for gone in set(self.agenda.items) - set(wanted):
+            self.agenda.drop(gone)
+        for item in wanted.values():
+            known = self.agenda.items.get(item.id)
+            if known is None or known[0].since != item.since:
+                times = known[1] if known is not None else self._read(item)
+                if times is not None:
+                    self._put(item, times)
+        self._feed_at = 0.0
+
+    def _read(self, item: Trigger) -> Times | None:
+        said = json.dumps(
+            {key: value for key, value in item.spec.items() if key not in ("params", "missed", "jitter")},
+            sort_keys=True,
+        )
+        if said in self._times:
+            return self._times[said]
+        try:
+            return self._times.setdefault(said, Remembered(schedule.build(item.spec)))
+        except ValueError as error:
+            if item.id not in self._broken:
+                log.error("clock %s: trigger %s cannot be read: %s", self.name, item.id, error)
+                self._broken.add(item.id)
+            return None
+
+    def _put(self, item: Trigger, times: Times) -> None:
+        with self._unless_broken(item):
+            self.agenda.put(item, times)
+
+    @contextlib.contextmanager
+    def _unless_broken(self, item: Trigger) -> Iterator[None]:
+        """A trigger of the user's own may raise whatever it likes: it is left out, the others go on."""
+        try:
+            yield
+        except Exception:
+            log.exception("clock %s: trigger %s does not say when it is due", self.name, item.id)
+            self.agenda.drop(item.id)
+
+    def _fire(self, connection: Connection) -> bool:
+        """Settle what is due. Whether there may be more of it."""
+        now = self.now()
+        batch = self.agenda.take(now, MOST_AT_ONCE)
+        if not batch:
+            return False
+        asked = []
+        for item, times in batch:
+            with self._unless_broken(item):
+                settled = missed.settle(times, item.since, now, item.policy, seed=item.seed, jitter_most=item.jitter)
+                if settled is None:
+                    self._put(item, times)
+                else:
+                    asked.append((item, settled))
+        if asked:
+            reached("clock.firing")
+            try:
+                answer = triggers.settle(connection, asked)
+            except BaseException:
+                for item, times in batch:  # nobody knows what became of them: they are looked at again
+                    self._put(item, times)
+                raise
+            reached("clock.fired")
+            self._hear(answer.now)
+            for item, _ in asked:
+                place = answer.places.get(item.id)
+                if place is None:
+                    self.agenda.drop(item.id)
+                    continue
+                self.fired += place.fired
+                self._put(replace(item, since=place.since), self.agenda.items[item.id][1])
+        return len(batch) == MOST_AT_ONCE
+
+    def _rest(self, seconds: float, connection: Connection | None = None) -> None:
+        """Wait until a definition changed, `stop` was called, or the time is over."""
+        files = [self._wake_r.fileno()] + ([connection.fileno()] if connection is not None else [])
+        ready, _, _ = select.select(files, [], [], seconds)
+        if self._wake_r.fileno() in ready:
+            self._wake_r.recv(4096)
+        if connection is not None and connection.fileno() in ready:
+            connection.pgconn.consume_input()
+            while connection.pgconn.notifies() is not None:
+                self._reload_at = 0.0
+
+    # ── the connection ──
 
     def _open(self) -> Connection:
         if self._connection is not None and not self._connection.closed:
@@ -115,7 +275,7 @@ class Clock:
         connection.execute(f"LISTEN {triggers.CHANNEL}".encode())
         self._join(connection)
         reached("clock.joined")
-        self._renew_at = monotonic() + self.settings.lease_seconds / 3
+        self._renew_at = self._elapsed() + self.settings.lease_seconds / 3
         self._reload_at = 0.0
         return connection
 
@@ -123,77 +283,8 @@ class Clock:
         lease = self.settings.lease_seconds
         self._process = processes.join(connection, "clock", self.name, __version__, lease=lease)
 
-    def _turn(self, connection: Connection) -> None:
-        """Do what is to be done, then wait for the next thing."""
-        if monotonic() >= self._reload_at:
-            self._reload_at = monotonic() + RELOAD_EVERY
-            self._load(connection)
-            reached("clock.loaded")
-        self._fire(connection)
-        if monotonic() >= self._renew_at:
-            self._renew_at = monotonic() + self.settings.lease_seconds / 3
-            if not processes.renew(connection, self._process, lease=self.settings.lease_seconds):
-                # Declared dead while it was not heard of. A clock holds nothing that others could have
-                # taken over.
-                self._join(connection)
-        self._rest(max(0.0, min(self._reload_at, self._renew_at) - monotonic()), connection)
-
-    def _load(self, connection: Connection) -> None:
-        """Bring the jobs to the triggers in force.
-
-        A trigger's spec never changes: a changed one is another trigger.
-        """
-        now, wanted = datetime.now(UTC), {item.id: item for item in triggers.live(connection)}
-        known = {int(job.id) for job in self._scheduler.get_jobs()}
-        for gone in known - set(wanted):
-            self._scheduler.remove_job(str(gone))
-            with self._guard:
-                self._due.pop(gone, None)
-        for item in (wanted[new] for new in sorted(set(wanted) - known)):
-            try:
-                trigger = schedule.build(item.spec)
-            except ValueError as error:
-                log.error("clock %s: trigger %s cannot be read: %s", self.name, item.id, error)
-                continue
-            if (missed := latest_due(trigger, item.since, now)) is not None:
-                self.due(item.id, missed)
-            if schedule.next_due(trigger, now) is not None:
-                self._scheduler.add_job(_nothing, Due(trigger, now), id=str(item.id))
-        # A step of the system's clock moves due times that the scheduler already sleeps towards.
-        self._scheduler.wakeup()
-
-    def _fire(self, connection: Connection) -> None:
-        with self._guard:
-            batch = dict(self._due)
-        if not batch:
-            return
-        reached("clock.firing")
-        self.fired += triggers.fire(connection, batch.items())
-        reached("clock.fired")
-        with self._guard:
-            for trigger, moment in batch.items():
-                if self._due.get(trigger) == moment:
-                    del self._due[trigger]
-
-    def _rest(self, seconds: float, connection: Connection | None = None) -> None:
-        """Wait until something fell due, a definition changed, `stop` was called, or the time is over."""
-        files = [self._wake_r.fileno()] + ([connection.fileno()] if connection is not None else [])
-        ready, _, _ = select.select(files, [], [], seconds)
-        if self._wake_r.fileno() in ready:
-            self._wake_r.recv(4096)
-        if connection is not None and connection.fileno() in ready:
-            connection.pgconn.consume_input()
-            while connection.pgconn.notifies() is not None:
-                self._reload_at = 0.0
-
     def _heard(self, _: object) -> None:
         self._reload_at = 0.0
-
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full of wake-ups already, or closed: `run` has ended
-            self._wake_w.send(b".")
-
-    # ── the end ──
 
     def _close(self) -> None:
         if self._connection is not None:
@@ -207,59 +298,3 @@ class Clock:
             except (psycopg.Error, Unavailable):
                 log.info("clock %s: could not say goodbye, its lease will run out", self.name)
         self._close()
-
-
-class Due(BaseTrigger):  # type: ignore[misc]
-    """A trigger in UTC instants, asked through `schedule`, which knows what a change of clocks does to due
-    times.
-
-    After a long sleep it answers with the latest time that passed, not with each one.
-    """
-
-    def __init__(self, trigger: BaseTrigger, after: datetime) -> None:
-        self.trigger = trigger
-        self.after = after
-
-    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        """The next due time after the previous one, in UTC."""
-        after = previous_fire_time or self.after
-        return latest_due(self.trigger, after, now) or schedule.next_due(self.trigger, after)
-
-
-class _Hand(BaseExecutor):  # type: ignore[misc]
-    """Runs no job: hands its due time to the clock."""
-
-    def __init__(self, due: Callable[[int, datetime], None]) -> None:
-        super().__init__()
-        self._give = due
-
-    def submit_job(self, job: Any, run_times: list[datetime]) -> None:
-        self._give(int(job.id), run_times[-1])
-
-    def _do_submit_job(self, job: Any, run_times: list[datetime]) -> None:
-        raise NotImplementedError
-
-
-def _nothing() -> None:
-    """What a job of the scheduler would call, if it were called."""
-
-
-def latest_due(trigger: BaseTrigger, after: datetime, until: datetime) -> datetime | None:
-    """The last due time in (after, until], None if there is none.
-
-    Looks back in growing steps, so that a second's trigger that was silent for a month does not cost a
-    month's due times.
-    """
-    after, until = after.astimezone(UTC), until.astimezone(UTC)
-    span = timedelta(seconds=1)
-    while after < until:
-        start = max(after, until - span)
-        found = schedule.next_due(trigger, start)
-        if found is not None and found <= until:
-            while (later := schedule.next_due(trigger, found)) is not None and later <= until:
-                found = later
-            return found
-        if start == after:
-            return None
-        span *= 2
-    return None

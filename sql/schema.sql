@@ -55,6 +55,28 @@ VIEW pgsig.actions
     operator_id bigint
 
 
+-- Backfills and how far they are.
+VIEW pgsig.backfills
+    id          bigint
+    namespace   text
+    workflow    text
+    operator    text
+    trigger     text
+    state       text
+    times       integer
+    most        integer  -- so many of its times are on the way at once
+    begun       bigint  -- times that became ticks
+    ended       bigint  -- times whose runs have ended, or of which none came
+    failed      bigint
+    first_due   timestamp with time zone
+    last_due    timestamp with time zone
+    by_whom     text
+    reason      text
+    created_at  timestamp with time zone
+    ended_at    timestamp with time zone
+    operator_id bigint
+
+
 -- Signals that no worker has evaluated yet, by lane. waiting stops counting at 10000.
 VIEW pgsig.lag
     lane      smallint
@@ -133,6 +155,21 @@ VIEW pgsig.runs
     blocked     boolean
 
 
+-- Periodic triggers in force.
+VIEW pgsig.triggers
+    id          bigint
+    namespace   text
+    workflow    text
+    operator    text
+    trigger     text
+    spec        jsonb
+    last_due    timestamp with time zone
+    paused      text  -- hold, collapse or drop while it is paused
+    paused_at   timestamp with time zone
+    since       timestamp with time zone  -- due times up to here are settled: each became a tick, or was left out for a reason
+    operator_id bigint
+
+
 TABLE pgsig_private.action (
     id          bigint NOT NULL
     operator_id bigint NOT NULL
@@ -156,6 +193,37 @@ CREATE INDEX action_cause ON pgsig_private.action USING btree (cause_id)
 CREATE UNIQUE INDEX action_once ON pgsig_private.action USING btree (rule_id, subject, cause_id, nth)
 CREATE INDEX action_operator ON pgsig_private.action USING btree (operator_id, id)
 
+TABLE pgsig_private.backfill (
+    id         bigint NOT NULL GENERATED ALWAYS AS IDENTITY
+    trigger_id bigint NOT NULL
+    first_due  timestamp with time zone NOT NULL
+    last_due   timestamp with time zone NOT NULL
+    times      integer NOT NULL
+    most       integer NOT NULL
+    state      text NOT NULL DEFAULT 'running'::text
+    by_whom    text NOT NULL
+    reason     text NOT NULL DEFAULT ''::text
+    created_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+    ended_at   timestamp with time zone
+    CONSTRAINT backfill_pkey PRIMARY KEY (id)
+    CONSTRAINT backfill_check CHECK (((ended_at IS NULL) = (state = 'running'::text)))
+    CONSTRAINT backfill_most_check CHECK ((most > 0))
+    CONSTRAINT backfill_state_check CHECK ((state = ANY (ARRAY['running'::text, 'done'::text, 'cancelled'::text])))
+    CONSTRAINT backfill_times_check CHECK ((times > 0))
+)
+CREATE INDEX backfill_running ON pgsig_private.backfill USING btree (id) WHERE (state = 'running'::text)
+
+TABLE pgsig_private.backfill_time (
+    backfill_id bigint NOT NULL
+    due_at      timestamp with time zone NOT NULL
+    signal_id   bigint
+    ended       boolean NOT NULL DEFAULT false
+    CONSTRAINT backfill_time_pkey PRIMARY KEY (backfill_id, due_at)
+    CONSTRAINT backfill_time_backfill_id_fkey FOREIGN KEY (backfill_id) REFERENCES pgsig_private.backfill(id) ON DELETE CASCADE
+    CONSTRAINT backfill_time_check CHECK (((NOT ended) OR (signal_id IS NOT NULL)))
+)
+CREATE INDEX backfill_ahead ON pgsig_private.backfill_time USING btree (backfill_id, due_at) WHERE (NOT ended)
+
 TABLE pgsig_private.cursor (
     lane     smallint NOT NULL
     seq      bigint NOT NULL
@@ -177,6 +245,21 @@ TABLE pgsig_private.event (
     CONSTRAINT event_pkey PRIMARY KEY (namespace, source, event_id)
 ) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
 CREATE INDEX event_signal ON pgsig_private.event USING btree (signal_id)
+
+TABLE pgsig_private.gap (
+    trigger_id  bigint NOT NULL
+    first_due   timestamp with time zone NOT NULL
+    last_due    timestamp with time zone NOT NULL
+    times       integer
+    why         text NOT NULL
+    by_whom     text NOT NULL DEFAULT 'pgsig'::text
+    reason      text NOT NULL DEFAULT ''::text
+    recorded_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+    CONSTRAINT gap_pkey PRIMARY KEY (trigger_id, last_due)
+    CONSTRAINT gap_check CHECK ((last_due >= first_due))
+    CONSTRAINT gap_times_check CHECK ((times > 0))
+    CONSTRAINT gap_why_check CHECK ((why = ANY (ARRAY['missed'::text, 'paused'::text, 'skipped'::text])))
+)
 
 TABLE pgsig_private.instance (
     operator_id bigint NOT NULL
@@ -439,9 +522,13 @@ TABLE pgsig_private.trigger (
     created_at  timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     last_due    timestamp with time zone
     removed_at  timestamp with time zone
+    paused      text
+    paused_at   timestamp with time zone
     CONSTRAINT trigger_pkey PRIMARY KEY (id)
     CONSTRAINT trigger_operator_id_name_key UNIQUE (operator_id, name)
     CONSTRAINT trigger_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES pgsig_private.operator(id)
+    CONSTRAINT paused_since CHECK (((paused IS NULL) = (paused_at IS NULL)))
+    CONSTRAINT trigger_paused_check CHECK ((paused = ANY (ARRAY['hold'::text, 'collapse'::text, 'drop'::text])))
 ) WITH (fillfactor=60, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=500)
 
 TABLE pgsig_private.workflow (
@@ -486,14 +573,20 @@ VIEW pgsig_private.remembered
 -- Functions
 -- Order START, STOP, RESTART or RELOAD of workflow.operator by hand. Returns the position of the manual signal.
 FUNCTION pgsig.act(text,text,text,jsonb,text,text,text) RETURNS bigint
+-- Let no further due time of a backfill become a tick; runs that came of it go on. Returns the position of the manual signal.
+FUNCTION pgsig.cancel_backfill(bigint,text,text) RETURNS bigint
 -- Emit one signal in the caller's transaction. Returns its position; with an event_id that was seen before, the first position.
 FUNCTION pgsig.emit(text,jsonb,text,text,text,text,bigint) RETURNS bigint
 -- Emit a JSON array of {key, value, subject, namespace, source, event_id}. All or none; every problem is named. Returns the positions in order.
 FUNCTION pgsig.emit_many(jsonb,text) RETURNS SETOF bigint
+-- Let a trigger of workflow.operator tick now, by hand and beside its due times. trigger: its name or the beginning of it; not needed where there is one. Returns the position of the tick.
+FUNCTION pgsig.fire(text,text,jsonb,text,text,text) RETURNS bigint
 -- Limit how many runs of a pool are alive at once; NULL for no limit. What is alive goes on.
 FUNCTION pgsig.limit_pool(text,integer) RETURNS void
 -- Pause the rules of workflow.operator, or of a whole workflow, from this signal on. hold: evaluate what came meanwhile at the resume; collapse: only the newest of it; drop: nothing.
 FUNCTION pgsig.pause(text,text,text,text,text) RETURNS bigint
+-- Pause one trigger of workflow.operator. Due times until its resume: hold fires them all then, collapse the latest, drop none. Returns the position of the manual signal.
+FUNCTION pgsig.pause_trigger(text,text,text,text,text,text) RETURNS bigint
 -- End a pause: what was held is evaluated in its order, before anything that comes after this signal.
 FUNCTION pgsig.resume(text,text,text,text) RETURNS bigint
 -- Why workflow.operator did or did not act for a subject: each rule with what it has, what it needs, what came last, a verdict, and what would make it happen.
@@ -501,6 +594,7 @@ FUNCTION pgsig.why(text,text,text) RETURNS text
 FUNCTION pgsig_private.adopt(bigint) RETURNS bigint
 FUNCTION pgsig_private.ask_function(text,jsonb,jsonb) RETURNS record
 FUNCTION pgsig_private.before_signal() RETURNS trigger
+FUNCTION pgsig_private.begin_backfill(bigint,timestamp with time zone[],integer,text,text) RETURNS bigint
 FUNCTION pgsig_private.carry_over(text) RETURNS bigint
 FUNCTION pgsig_private.check_move() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer,text[]) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text)
@@ -511,7 +605,8 @@ FUNCTION pgsig_private.emit_lines(jsonb,text) RETURNS jsonb
 FUNCTION pgsig_private.emit_states(bigint[],text) RETURNS void
 FUNCTION pgsig_private.example(text) RETURNS jsonb
 FUNCTION pgsig_private.explain(jsonb,jsonb,jsonb) RETURNS jsonb
-FUNCTION pgsig_private.fire(bigint,timestamp with time zone) RETURNS bigint
+FUNCTION pgsig_private.feed_backfills() RETURNS integer
+FUNCTION pgsig_private.find_trigger(text,text,text) RETURNS pgsig_private.trigger
 FUNCTION pgsig_private.fire_timers() RETURNS double precision
 FUNCTION pgsig_private.first_position(text,text,text) RETURNS bigint
 FUNCTION pgsig_private.foreign_origin() RETURNS text
@@ -531,6 +626,7 @@ FUNCTION pgsig_private.milestone_of(text) RETURNS pgsig_private.milestone
 FUNCTION pgsig_private.missing(jsonb,jsonb,jsonb,bigint) RETURNS jsonb
 FUNCTION pgsig_private.moment_text(timestamp with time zone) RETURNS text
 FUNCTION pgsig_private.needed_signals() RETURNS SETOF bigint
+FUNCTION pgsig_private.note_trigger(bigint,text,jsonb,text,text) RETURNS bigint
 FUNCTION pgsig_private.number_text(jsonb) RETURNS text
 FUNCTION pgsig_private.numbered(jsonb,text,integer) RETURNS record
 FUNCTION pgsig_private.numbers_below(jsonb) RETURNS SETOF text
@@ -555,11 +651,13 @@ FUNCTION pgsig_private.ring() RETURNS trigger
 FUNCTION pgsig_private.run_words(pgsig_private.run) RETURNS text
 FUNCTION pgsig_private.seconds(jsonb) RETURNS double precision
 FUNCTION pgsig_private.settle(bigint,text) RETURNS void
+FUNCTION pgsig_private.settle_triggers(jsonb,boolean) RETURNS TABLE(trigger_id bigint, since timestamp with time zone, fired integer, now timestamp with time zone)
 FUNCTION pgsig_private.shell(text) RETURNS text
 FUNCTION pgsig_private.signal_problems(text,jsonb,text,text,text,text,text) RETURNS SETOF text
 FUNCTION pgsig_private.signals_as_json(bigint[]) RETURNS jsonb
 FUNCTION pgsig_private.take(integer) RETURNS TABLE(lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text, emitted_at timestamp with time zone, xid text, depth smallint, run_id bigint, event_id text)
 FUNCTION pgsig_private.targets(text,text,boolean) RETURNS TABLE(operator_id bigint, path text)
+FUNCTION pgsig_private.trigger_now() RETURNS timestamp with time zone
 FUNCTION pgsig_private.unblock(text) RETURNS void
 FUNCTION pgsig_private.verdict(pgsig_private.rule,text,text,jsonb,jsonb,jsonb,jsonb,pgsig_private.action) RETURNS jsonb
 FUNCTION pgsig_private.whole(xid) RETURNS bigint
@@ -570,3 +668,4 @@ FUNCTION pgsig_private.why_queued(pgsig_private.run) RETURNS jsonb
 FUNCTION pgsig_private.why_rule(pgsig_private.rule,text,text,text,text) RETURNS jsonb
 FUNCTION pgsig_private.why_text(jsonb) RETURNS text
 FUNCTION pgsig_private.window_begin(double precision,double precision,text) RETURNS double precision
+FUNCTION pgsig_private.with_params(jsonb) RETURNS jsonb

@@ -27,7 +27,23 @@ from pgsig.condition.tree import (
 from pgsig.errors import Problem
 from pgsig.model import Json
 
-FORMS = ("signal", "all", "any", "seq", "at_least", "not", "absent", "cron", "every", "at")
+FORMS = (
+    "signal",
+    "all",
+    "any",
+    "seq",
+    "at_least",
+    "not",
+    "absent",
+    "cron",
+    "every",
+    "calendar",
+    "at",
+    "times",
+    "trigger",
+)
+TICKS = ("cron", "every", "calendar", "at", "times", "trigger")
+OF_A_TICK = frozenset({"tz", "begin", "end", "jitter", "missed", "params", "label"})
 TIMED = frozenset({"debounce", "max_wait", "window", "tz", "lateness"})
 BESIDE: dict[str, frozenset[str]] = {
     "signal": frozenset(
@@ -54,9 +70,12 @@ BESIDE: dict[str, frozenset[str]] = {
     "at_least": frozenset({"of", "within", "label"}) | TIMED,
     "not": frozenset({"label"}),
     "absent": frozenset({"for", "after", "label"}),
-    "cron": frozenset({"tz", "jitter", "label"}),
-    "every": frozenset({"tz", "anchor", "jitter", "label"}),
-    "at": frozenset({"tz", "label"}),
+    "cron": OF_A_TICK,
+    "every": OF_A_TICK | {"anchor"},
+    "calendar": OF_A_TICK | {"anchor", "time"},
+    "at": frozenset({"tz", "missed", "params", "label"}),
+    "times": OF_A_TICK | {"of"},
+    "trigger": OF_A_TICK,
 }
 DEEPEST = 32
 MOST_PARTS = 100
@@ -129,7 +148,7 @@ def _node(tree: Json, where: str, context: Context, depth: int) -> Node | None:
         node = _signal(tree, where, context)
     elif form == "absent":
         return _absent(tree, where, context)
-    elif form in ("cron", "every", "at"):
+    elif form in TICKS:
         return _tick(form, tree, where, context)
     elif form == "not":
         return _not(tree, where, context, depth)
@@ -312,15 +331,21 @@ def _timed(node: Node, tree: dict[str, Any], where: str, context: Context) -> No
 
 def _tick(form: str, tree: dict[str, Any], where: str, context: Context) -> Tick:
     spec = {key: value for key, value in tree.items() if key != "label"}
-    if form == "every" and (length := _length(tree["every"], f"{where}/every", context)) is not None:
+    length = _length(tree["every"], f"{where}/every", context) if form == "every" else None
+    if length is not None:
         spec["every"] = duration.text(length)
-    context.problems.extend(trigger_problems(spec, where))
+    if length is not None or form != "every":
+        context.problems.extend(trigger_problems(spec, where))
+    if "jitter" in spec and not context.problems:
+        spec["jitter"] = duration.text(duration.seconds(spec["jitter"]))
+    # What is the default anyway is left out: it does not make another trigger.
+    spec = {key: value for key, value in spec.items() if (key, value) not in (("missed", "latest"), ("params", {}))}
     return Tick(context.number(), f"tick.{context.operator}", trigger_name(spec), spec, tree.get("label"))
 
 
 def trigger_name(spec: Json) -> str:
     """A trigger's name follows from what it says, so that one that did not change keeps its last due time through an apply."""
-    form = next(key for key in ("cron", "every", "at") if key in spec)
+    form = next(key for key in TICKS if key in spec)
     return f"{form}-{digest(spec)[:8]}"
 
 

@@ -1,153 +1,228 @@
-"""Periodic triggers in APScheduler's terms: what `cron`, `every` and `at` mean, and what is wrong with them. Time is an argument."""
+"""Periodic triggers: what a spec means, what is wrong with it, and when it is due. Time is an argument.
+
+A spec has one form (`cron`, `every`, `calendar`, `at`, `times` with `of`, `trigger`) and beside it `tz`, `begin`, `end`, `jitter`,
+`missed` and `params`. What a change of clocks does to due times: see `wall`. What becomes of missed times: see `missed`.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import re
+from datetime import UTC, date, datetime, time
+from importlib import import_module
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from apscheduler.triggers.base import BaseTrigger
-from apscheduler.triggers.cron import CronTrigger
-from apscheduler.triggers.date import DateTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
-from pgsig.condition import duration
+from pgsig.condition import duration, missed, times
+from pgsig.condition.cron import Cron
+from pgsig.condition.times import MICROSECOND, Times, due_between, last_due, next_due
 from pgsig.errors import Problem
 from pgsig.model import Json
 
+__all__ = ["MICROSECOND", "Times", "build", "due_between", "form_of", "last_due", "next_due", "problems"]
+
+FORMS = ("cron", "every", "calendar", "at", "times", "trigger")
 # Intervals without an anchor count from here, so that every clock process of a trigger computes the same due times.
 ANCHOR = datetime(2020, 1, 1, tzinfo=UTC)
-ALIASES = {"@hourly": "0 * * * *", "@daily": "0 0 * * *", "@midnight": "0 0 * * *", "@weekly": "0 0 * * sun", "@monthly": "0 0 1 * *",
-           "@yearly": "0 0 1 1 *", "@annually": "0 0 1 1 *"}  # fmt: skip
+MOST_PARTS = 20
+LONGEST_JITTER = 86400.0
+TARGET = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_TIME = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?")
+
+FIXES = {
+    "cron": "five fields: minute hour day month weekday",
+    "every": "for instance 10m or 24h",
+    "at": "for instance 2027-01-31T09:00:00, with tz beside it",
+    "calendar": "for instance 1 month, with time: 02:30",
+    "times": "for instance {times: all, of: [{cron: 0 9 * * mon}, {calendar: 2 weeks, anchor: 2027-01-04}]}",
+    "trigger": "module:name of an APScheduler trigger",
+}
 
 
-def build(spec: Json) -> BaseTrigger:
-    """The APScheduler trigger of a spec. Raises ValueError with what is wrong."""
-    zone = _zone(spec.get("tz", "UTC"))
-    if "cron" in spec:
-        return _cron(spec["cron"], zone)
-    if "every" in spec:
-        length = duration.seconds(spec["every"])
-        if length < 1 or length != int(length):
-            raise ValueError("an interval is a whole number of seconds, one at least")
-        anchor = _moment(spec["anchor"], zone) if "anchor" in spec else ANCHOR
-        return IntervalTrigger(seconds=int(length), start_date=anchor, timezone=zone)
-    return DateTrigger(run_date=_moment(spec["at"], zone), timezone=zone)
+def form_of(spec: dict[str, Any]) -> str:
+    """The form of a spec: the key that says when it is due."""
+    return next(form for form in FORMS if form in spec)
+
+
+def build(spec: Json) -> Times:
+    """The due times of a spec. Raises ValueError with what is wrong; imports the module of a `trigger`."""
+    zone = zone_of(spec.get("tz", "UTC"))
+    found = _FORMS[form_of(spec)](spec, zone)
+    if "begin" in spec or "end" in spec:
+        begin = moment(spec["begin"], zone) if "begin" in spec else None
+        end = moment(spec["end"], zone, last=True) if "end" in spec else None
+        if begin is not None and end is not None and end < begin:
+            raise ValueError("it ends before it begins")
+        return times.Bounded(found, begin, end)
+    return found
 
 
 def problems(spec: dict[str, Any], where: str) -> list[Problem]:
-    """Everything wrong with a spec, as Problems with codes PS51x."""
-    form = next(key for key in ("cron", "every", "at") if key in spec)
+    """Everything wrong with a spec, as Problems with codes PS51x. A `trigger` is not imported: it may live where the clock runs."""
     found: list[Problem] = []
+    form = form_of(spec)
     try:
-        _zone(spec.get("tz", "UTC"))
+        zone_of(spec.get("tz", "UTC"))
     except ValueError as error:
         found.append(Problem("PS511", str(error), f"{where}/tz", "use a name like Europe/Berlin or UTC"))
         spec = {**spec, "tz": "UTC"}
-    if "jitter" in spec:
-        found.append(Problem("PS513", "jitter is not there yet", f"{where}/jitter", "leave it out"))
+    found += _beside(spec, where)
+    if form == "trigger":
+        if not isinstance(spec["trigger"], str) or not TARGET.fullmatch(spec["trigger"]):
+            found.append(
+                Problem("PS510", f'"{spec["trigger"]}" does not name a trigger', f"{where}/trigger", FIXES["trigger"])
+            )
+        return found
+    if form == "times" and isinstance(spec.get("of"), list):
+        inner = [problem for i, part in enumerate(spec["of"]) for problem in _part(part, spec, f"{where}/of/{i}")]
+        if inner:
+            return [*found, *inner]
     try:
-        trigger = build(spec)
-    except (ValueError, TypeError) as error:
-        return [
-            *found,
+        trigger = build({key: value for key, value in spec.items() if key not in ("begin", "end")})
+    except (ValueError, TypeError, OverflowError) as error:
+        return [*found, Problem("PS510", str(error), f"{where}/{form}", FIXES[form])]
+    if form != "at" and trigger.next(ANCHOR) is None:
+        said = f'"{spec[form]}"' if form == "cron" else "it"
+        found.append(
             Problem(
-                "PS510",
-                str(error),
+                "PS512",
+                f"{said} never comes",
                 f"{where}/{form}",
-                "five fields: minute hour day month weekday" if form == "cron" else "",
-            ),
-        ]
-    if form == "cron" and trigger.get_next_fire_time(None, ANCHOR) is None:
-        found.append(Problem("PS512", f'"{spec["cron"]}" never comes', f"{where}/cron", "look at its day and month"))
+                "look at its day and month" if form == "cron" else "look at what its parts have in common",
+            )
+        )
+    elif not found and form != "at" and "end" in spec and build(spec).next(ANCHOR) is None:
+        found.append(
+            Problem("PS512", "it never comes between its begin and its end", f"{where}/end", "move one of them")
+        )
     return found
 
 
-def due_between(trigger: BaseTrigger, after: datetime, until: datetime, most: int = 1000) -> list[datetime]:
-    """The due times in (after, until] in UTC, at most `most` of them.
+def _part(part: Json, whole: dict[str, Any], where: str) -> list[Problem]:
+    """What is wrong with a part of a combination."""
+    if not isinstance(part, dict) or sum(form in part for form in FORMS) != 1:
+        return [Problem("PS510", f"a part has one of {', '.join(FORMS)}", where, "for instance {cron: 0 9 * * mon}")]
+    form = form_of(part)
+    allowed = {form, "tz", "anchor", "time", "of"}
+    wrong = [
+        Problem("PS502", f'"{key}" does not go with a part of times', f"{where}/{key}", "say it of the whole")
+        for key in part
+        if key not in allowed
+    ]
+    return wrong or problems({"tz": whole.get("tz", "UTC"), **part}, where)
 
-    A local time that a change of clocks repeats is due at its first occurrence where the trigger names the hour, in both where it does
-    not. The trigger is asked with instants in UTC alone: with a previous fire time in local time, APScheduler 3.11 answers the same
-    repeated hour for ever.
-    """
-    found: list[datetime] = []
-    after, until = after.astimezone(UTC), until.astimezone(UTC)
-    while len(found) < most:
-        fire = next_due(trigger, after)
-        if fire is None or fire > until:
-            break
-        found.append(fire)
-        after = fire
+
+def _beside(spec: dict[str, Any], where: str) -> list[Problem]:
+    """What is wrong beside the form."""
+    found: list[Problem] = []
+    zone = zone_of(spec.get("tz", "UTC"))
+    bounds: dict[str, datetime] = {}
+    for name in ("begin", "end"):
+        if name in spec:
+            try:
+                bounds[name] = moment(spec[name], zone, last=name == "end")
+            except ValueError as error:
+                found.append(Problem("PS510", str(error), f"{where}/{name}", "for instance 2027-01-31"))
+    if len(bounds) == 2 and bounds["end"] < bounds["begin"]:
+        found.append(Problem("PS510", "it ends before it begins", f"{where}/end", "exchange begin and end"))
+    if "jitter" in spec:
+        try:
+            length = duration.seconds(spec["jitter"])
+            if length > LONGEST_JITTER:
+                raise ValueError("jitter is a day at the most")
+            if "every" in spec and length >= duration.seconds(spec["every"]):
+                raise ValueError("jitter is shorter than the interval")
+        except ValueError as error:
+            found.append(Problem("PS513", str(error), f"{where}/jitter", "for instance 30s"))
+    if "missed" in spec:
+        try:
+            missed.policy(spec["missed"])
+        except ValueError as error:
+            found.append(Problem("PS514", str(error), f"{where}/missed", "none, latest, all or all(n)"))
+    if "params" in spec and not isinstance(spec["params"], dict):
+        found.append(
+            Problem("PS515", "params is an object of names and values", f"{where}/params", "for instance {rows: 100}")
+        )
     return found
 
 
-def next_due(trigger: BaseTrigger, after: datetime) -> datetime | None:
-    """The first due time later than `after`, in UTC; None when there is none."""
-    moment = after.astimezone(UTC)
-    for _ in range(1000):
-        local: datetime | None = trigger.get_next_fire_time(None, moment + timedelta(microseconds=1))
-        if local is None:
-            return None
-        fire: datetime = local.astimezone(UTC)
-        if fire > after and not (local.fold and _names_hour(trigger)):
-            return fire
-        moment = max(fire, moment + timedelta(minutes=1))
-    return None
+# ── forms ──
 
 
-def _names_hour(trigger: BaseTrigger) -> bool:
-    """Whether a cron says at which hours it is due, so that a repeated hour would run it twice."""
-    return isinstance(trigger, CronTrigger) and any(
-        field.name == "hour" and str(field) != "*" for field in trigger.fields
-    )
+def _every(spec: dict[str, Any], zone: ZoneInfo) -> Times:
+    length = duration.seconds(spec["every"])
+    if length < 1 or length != int(length):
+        raise ValueError("an interval is a whole number of seconds, one at least")
+    return times.Interval(int(length), moment(spec["anchor"], zone) if "anchor" in spec else ANCHOR)
 
 
-def _cron(text: Json, zone: ZoneInfo) -> CronTrigger:
-    if not isinstance(text, str):
-        raise ValueError("a cron is a text like 30 2 * * mon-fri")
-    fields = ALIASES.get(text.strip().lower(), text).split()
-    if len(fields) == 5:
-        fields = ["0", *fields]
-    if len(fields) != 6:
-        raise ValueError(f'"{text}" has {len(fields)} fields, a cron has 5, or 6 with seconds first')
-    second, minute, hour, day, month, weekday = fields
-    return CronTrigger(
-        second=second, minute=minute, hour=hour, day=day, month=month, day_of_week=_weekdays(weekday), timezone=zone
-    )
+def _calendar(spec: dict[str, Any], zone: ZoneInfo) -> Times:
+    months, days = times.period(spec["calendar"])
+    if days % 7 == 0 and days and "anchor" not in spec and "week" in spec["calendar"]:
+        raise ValueError("weeks are counted from a date: add anchor")
+    anchor = moment(spec["anchor"], zone).astimezone(zone).date() if "anchor" in spec else ANCHOR.date()
+    return times.Calendar(months, days, anchor, _time(spec.get("time", "00:00")), zone)
 
 
-def _weekdays(text: str) -> str:
-    """Cron counts weekdays from Sunday = 0 (and 7), APScheduler from Monday = 0: names mean the same to both."""
-    names = ("sun", "mon", "tue", "wed", "thu", "fri", "sat", "sun")
-    parts = []
-    for part in text.lower().split(","):
-        span, slash, step = part.partition("/")
-        ends = span.split("-")
-        if not all(end in ("*", *names) or (end.isdigit() and int(end) <= 7) for end in ends):
-            raise ValueError(f'"{part}" is not a weekday: use mon to sun, or 0 to 7 with 0 and 7 for Sunday')
-        numbers = [end if end == "*" else (names.index(end) if end in names else int(end)) for end in ends]
-        if numbers == ["*"]:
-            parts.append(part)
-            continue
-        first, last = int(numbers[0]), int(numbers[-1])
-        if first > last and last == 0:
-            last = 7
-        if first > last:
-            raise ValueError(f'"{part}" runs backwards: write two ranges')
-        parts.extend(names[day] for day in range(first, last + 1, int(step) if slash else 1))
-    return ",".join(parts)
+def _times(spec: dict[str, Any], zone: ZoneInfo) -> Times:
+    parts = spec.get("of")
+    if spec["times"] not in ("any", "all"):
+        raise ValueError("times is any or all")
+    if not isinstance(parts, list) or not 2 <= len(parts) <= MOST_PARTS:
+        raise ValueError(f"of is a list of 2 to {MOST_PARTS} triggers")
+    built = [build({"tz": zone.key, **part}) for part in parts]
+    return times.All(built) if spec["times"] == "all" else times.Any(built)
 
 
-def _zone(name: Json) -> ZoneInfo:
+def _trigger(spec: dict[str, Any], zone: ZoneInfo) -> Times:  # noqa: ARG001
+    module, _, name = spec["trigger"].partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        if not isinstance(found, BaseTrigger):
+            found = found()
+    except Exception as error:
+        raise ValueError(f"{spec['trigger']} cannot be had: {type(error).__name__}: {error}") from error
+    if not isinstance(found, BaseTrigger):
+        raise ValueError(f"{spec['trigger']} is not an APScheduler trigger")
+    return times.Foreign(found)
+
+
+_FORMS = {
+    "cron": lambda spec, zone: Cron(spec["cron"], zone),
+    "every": _every,
+    "calendar": _calendar,
+    "at": lambda spec, zone: times.Moment(moment(spec["at"], zone)),
+    "times": _times,
+    "trigger": _trigger,
+}
+
+
+def zone_of(name: Json) -> ZoneInfo:
+    """A time zone. Raises ValueError."""
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, TypeError, OSError) as error:
         raise ValueError(f'"{name}" is not a time zone') from error
 
 
-def _moment(text: Json, zone: ZoneInfo) -> datetime:
+def moment(text: Json, zone: ZoneInfo, *, last: bool = False) -> datetime:
+    """An instant, in its own offset or a zone's local time. last: a date alone means the end of its day. Raises ValueError."""
+    if isinstance(text, date) and not isinstance(text, datetime):
+        text = text.isoformat()
     try:
-        moment = datetime.fromisoformat(text)
-    except (ValueError, TypeError) as error:
+        found = datetime.fromisoformat(text)
+        if last and len(text.strip()) <= 10:
+            found = datetime.combine(found.date(), time.max)
+        return (found if found.tzinfo else found.replace(tzinfo=zone)).astimezone(UTC)
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f'"{text}" is not a date and time: write 2027-01-31T09:00:00') from error
-    return moment if moment.tzinfo else moment.replace(tzinfo=zone)
+
+
+def _time(text: Json) -> time:
+    found = _TIME.fullmatch(text) if isinstance(text, str) else None
+    if found is None or int(found[1]) > 23 or int(found[2]) > 59 or int(found[3] or 0) > 59:
+        raise ValueError(f'"{text}" is not a time of day: write "02:30"')
+    return time(int(found[1]), int(found[2]), int(found[3] or 0))

@@ -10,6 +10,7 @@ from typing import Any
 
 from pgsig.condition import MISSING, Absent, Debounce, Group, Leaf, Node, Not, Tick, Window, parts
 from pgsig.condition.duration import text as length
+from pgsig.condition.parse import TICKS
 from pgsig.decide.find import View, find
 from pgsig.decide.state import Entry
 from pgsig.model import Json
@@ -102,8 +103,9 @@ def describe(leaf: Leaf | Tick) -> str:
     """A leaf in words, close to how it was written."""
     if isinstance(leaf, Tick):
         zone = f" {leaf.spec['tz']}" if "tz" in leaf.spec else ""
-        form = next(key for key in ("cron", "every", "at") if key in leaf.spec)
-        return f"{form} {leaf.spec[form]}{zone}"
+        form = next(key for key in TICKS if key in leaf.spec)
+        given = leaf.spec[form] if isinstance(leaf.spec[form], str) else _json(leaf.spec[form])
+        return f"{form} {given}{zone}"
     words = [leaf.pattern]
     if leaf.eq is not MISSING:
         words.append("= " + _json(leaf.eq))

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import Enum
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict, Unpack
 
 from pgsig.condition import duration
 from pgsig.model import Action, Json
@@ -117,6 +117,12 @@ class Condition:
     def __or__(self, other: Condition) -> Condition:
         return _join("any", self, other)
 
+    def __rand__(self, other: Condition) -> Condition:  # an APScheduler trigger on the left
+        return _join("all", other, self)
+
+    def __ror__(self, other: Condition) -> Condition:
+        return _join("any", other, self)
+
     def __invert__(self) -> Condition:
         return Condition({"not": _part(self, "~")})
 
@@ -170,21 +176,65 @@ def absent(key: str, *, for_: Length, after: str | None = None) -> Condition:
     return Condition(tree if after is None else {**tree, "after": after})
 
 
-def every(length: Length, *, anchor: str | datetime | None = None, tz: str | None = None) -> Condition:
+class Beside(TypedDict, total=False):
+    """What stands beside every periodic trigger.
+
+    tz: the time zone of its local times (default: UTC). begin, end: the first and the last moment, or day, of its due times. jitter: up to
+    so much later than it is due it fires; the same for every clock. missed: which times that nobody fired come late, "none", "latest"
+    (default), "all" or "all(n)". params: parameters of the run that it starts.
+    """
+
+    tz: str
+    begin: str | date
+    end: str | date
+    jitter: Length
+    missed: str
+    params: dict[str, Json]
+
+
+def every(length: Length, *, anchor: str | datetime | None = None, **beside: Unpack[Beside]) -> Condition:
     """A tick each time this length has passed, counted from the anchor (default: midnight of 2020-01-01
     UTC).
     """
-    return _tick({"every": written(length), "anchor": _moment(anchor), "tz": tz})
+    return _tick({"every": written(length), "anchor": anchor}, beside)
 
 
-def cron(expression: str, *, tz: str | None = None) -> Condition:
-    """A tick by a cron of 5 fields, or 6 with seconds first, in this time zone (default: UTC)."""
-    return _tick({"cron": expression, "tz": tz})
+def cron(expression: str | dict[str, str], **beside: Unpack[Beside]) -> Condition:
+    """A tick by a cron of 5 fields, 6 with seconds first, `@daily` and the like, or APScheduler's fields by name."""
+    return _tick({"cron": expression}, beside)
 
 
-def at(moment: str | datetime, *, tz: str | None = None) -> Condition:
-    """One tick at a date and time; without an offset of its own it is in this time zone (default: UTC)."""
-    return _tick({"at": _moment(moment), "tz": tz})
+def calendar(
+    period: str, *, time: str = "00:00", anchor: str | date | None = None, **beside: Unpack[Beside]
+) -> Condition:
+    """A tick at the same time of day every "1 day", "2 weeks", "3 months" or "1 year".
+
+    anchor: the date that it is counted from (default: 2020-01-01; needed for weeks). A month without its day is left out.
+    """
+    return _tick({"calendar": period, "time": None if time == "00:00" else time, "anchor": anchor}, beside)
+
+
+def at(moment: str | datetime, **beside: Unpack[Beside]) -> Condition:
+    """One tick at a date and time; without an offset of its own it is in the time zone `tz`."""
+    return _tick({"at": moment}, beside)
+
+
+def times_any(*parts: Condition, **beside: Unpack[Beside]) -> Condition:
+    """A tick whenever one of several periodic triggers is due; one tick where several are due at the same instant."""
+    return _tick({"times": "any", "of": [part.tree for part in parts]}, beside)
+
+
+def times_all(*parts: Condition, **beside: Unpack[Beside]) -> Condition:
+    """A tick whenever all of several periodic triggers are due at the same instant."""
+    return _tick({"times": "all", "of": [part.tree for part in parts]}, beside)
+
+
+def trigger(target: str, **beside: Unpack[Beside]) -> Condition:
+    """Ticks of an APScheduler trigger object, or of what a function without arguments returns: `module:name`, as a clock imports it.
+
+    It is asked for the next time after an instant, with no previous time.
+    """
+    return _tick({"trigger": target}, beside)
 
 
 def written(length: Length) -> Json:
@@ -203,7 +253,18 @@ def plain(value: Any) -> Json:
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
+    if isinstance(value, date):  # a datetime is one
+        return value.isoformat()
     return written(value) if isinstance(value, timedelta) else value
+
+
+def condition_of(given: Any) -> Any:
+    """A condition for an APScheduler trigger object; everything else as it is. Raises InvalidInput for a trigger that cannot be stored."""
+    if hasattr(given, "get_next_fire_time"):
+        from pgsig.definition.apscheduler import spec_of  # imports APScheduler: who hands over a trigger has it
+
+        return Condition(spec_of(given))
+    return given
 
 
 def _said(**given: Json) -> dict[str, Json]:
@@ -211,15 +272,12 @@ def _said(**given: Json) -> dict[str, Json]:
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _tick(tree: dict[str, Any]) -> Condition:
-    return Condition(_said(**tree))
-
-
-def _moment(moment: str | datetime | None) -> str | None:
-    return moment.isoformat() if isinstance(moment, datetime) else moment
+def _tick(tree: dict[str, Any], beside: Beside) -> Condition:
+    return Condition(plain(_said(**tree, **beside)))
 
 
 def _part(part: Condition, owner: str) -> dict[str, Any]:
+    part = condition_of(part)
     if not isinstance(part, Condition):
         raise TypeError(
             f"{owner} joins conditions, not {type(part).__name__}: signal(…), every(…), operator.succeeded()"
@@ -230,12 +288,13 @@ def _part(part: Condition, owner: str) -> dict[str, Any]:
     return part.tree
 
 
-def _join(form: str, left: Condition, right: Condition) -> Condition:
+def _join(form: str, left: Any, right: Any) -> Condition:
     """`a & b & c` is one group of three, as long as nobody gave the inner group a label or a window of its
     own.
     """
-    if not isinstance(right, Condition):
-        return NotImplemented
+    left, right = condition_of(left), condition_of(right)
+    if not (isinstance(left, Condition) and isinstance(right, Condition)):
+        return NotImplemented  # type: ignore[no-any-return]
     parts: list[dict[str, Any]] = []
     for side in (left, right):
         tree = _part(side, "&" if form == "all" else "|")

@@ -180,7 +180,7 @@ def _intervals(rules: Iterable[PlacedRule]) -> Intervals:
 
 def _every(tick: Tick) -> float:
     """Seconds between two ticks of a trigger, 0 where that varies."""
-    return durations.seconds(tick.spec["every"]) if "every" in tick.spec else 0.0
+    return durations.seconds(tick.spec["every"]) if "every" in tick.spec and "jitter" not in tick.spec else 0.0
 
 
 def _places(node: Node, where: str) -> Iterator[tuple[Node, str]]:

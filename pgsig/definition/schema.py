@@ -11,7 +11,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pgsig.condition.parse import BESIDE, FORMS, MOST_PARTS
+from pgsig.condition.cron import FIELDS as CRON_FIELDS
+from pgsig.condition.parse import BESIDE, FORMS, MOST_PARTS, OF_A_TICK, TICKS
+from pgsig.condition.schedule import MOST_PARTS as MOST_TIMES
 from pgsig.definition.document import ACTIONS, MOST_OPERATORS, MOST_RULES
 from pgsig.definition.options import THEN
 from pgsig.definition.spec import COMMON, FIELDS, LIVE, NAME, READY, TARGET, VARIABLE
@@ -81,6 +83,13 @@ def build() -> Schema:
             "condition": {"$ref": "#/$defs/form", "unevaluatedProperties": False},
             "form": {"type": "object", "oneOf": [_ref(f"form-{form}") for form in FORMS]},
             **{f"form-{form}": _form(form) for form in FORMS},
+            "part": {
+                "description": "a trigger that is a part of others",
+                "type": "object",
+                "oneOf": [_ref(f"form-{form}") for form in TICKS],
+                "properties": dict.fromkeys(sorted(OF_A_TICK - {"tz"}), False),
+                "unevaluatedProperties": False,
+            },
             "key": {
                 "description": "segments joined by dots; * stands for one, ** at the end for any number",
                 "type": "string",
@@ -105,9 +114,34 @@ def _form(form: str) -> Schema:
         "at_least": {"type": "integer", "minimum": 1, "maximum": MOST_PARTS},
         "not": _ref("condition"),
         "absent": _ref("key"),
-        "cron": {"type": "string", "description": "five fields, or six with seconds first"},
+        "cron": {
+            "description": "five fields, six with seconds first, @daily, or APScheduler's fields by name",
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "propertyNames": {"enum": list(CRON_FIELDS)},
+                    "additionalProperties": {"type": ["string", "integer"]},
+                },
+            ],
+        },
         "every": _ref("duration"),
+        "calendar": {
+            "description": "the same time of day every so many days, weeks, months or years, like 2 weeks",
+            "type": "string",
+            "pattern": r"^ *[0-9]{1,4} *(?:day|week|month|year)s? *$",
+        },
         "at": {"type": "string", "description": "a date and time"},
+        "times": {
+            "description": "any: when one of several is due; all: when all are due at once",
+            "enum": ["any", "all"],
+        },
+        "trigger": {
+            "description": "module:name of an APScheduler trigger, imported by the clock",
+            "type": "string",
+            "pattern": f"^{TARGET.pattern}$",
+        },
     }
     beside: dict[str, Schema] = {
         "eq": {"description": "the value that it has"},
@@ -128,16 +162,30 @@ def _form(form: str) -> Schema:
         "met_by": {"type": "string", "pattern": r"^[a-z_][a-z0-9_]*\.[a-z_][a-z0-9_]*$"},
         "of": several,
         "after": _ref("key"),
-        "anchor": _text(about="a date and time"),
+        "anchor": _text(about="a date and time from which it is counted"),
+        "time": {
+            "description": "the time of day, like 02:30",
+            "type": "string",
+            "pattern": r"^[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?$",
+        },
+        "begin": _text(about="a date, or a date and time; no tick is due before"),
+        "end": _text(about="a date, or a date and time; no tick is due after"),
+        "missed": {
+            "description": "which of the times that nobody fired come late: none, the latest (default), or all, the latest n of them",
+            "type": "string",
+            "pattern": r"^(?:none|latest|all|all\( *[0-9]{1,6} *\))$",
+        },
+        "params": {"description": "parameters of the run that it starts", "type": "object"},
         "tz": _text(about="a time zone like Europe/Berlin"),
         "label": {"type": "string", "minLength": 1, "maxLength": 100},
-        "jitter": {"not": {}},  # the parser knows it, to say that it is not there yet
     }
-    lengths = ("within", "debounce", "max_wait", "window", "lateness", "for")
+    lengths = ("jitter", "within", "debounce", "max_wait", "window", "lateness", "for")
     beside |= {name: _ref("duration") for name in lengths}
+    if form == "times":
+        beside["of"] = {"type": "array", "items": _ref("part"), "minItems": 2, "maxItems": MOST_TIMES}
     known = sorted(BESIDE[form])
     needs = {key: [needed] for key, needed in NEEDED.items() if key in known and needed in known}
-    required = {"at_least": ["at_least", "of"], "absent": ["absent", "for"]}.get(form, [form])
+    required = {"at_least": ["at_least", "of"], "times": ["times", "of"], "absent": ["absent", "for"]}.get(form, [form])
     schema: Schema = {"properties": {form: own[form], **{key: beside[key] for key in known}}, "required": required}
     return {**schema, "dependentRequired": needs} if needs else schema
 

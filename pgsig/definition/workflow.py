@@ -18,16 +18,24 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from pathlib import Path
-from typing import Any, Generic, Literal, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from pgsig.definition.conditions import Condition, Length, plain
+from pgsig.definition.conditions import Condition, Length, condition_of, plain
 from pgsig.definition.document import ACTIONS, Definition, parse
 from pgsig.errors import PgsigError
 from pgsig.model import Json, Kind
 
+
+class Ticking(Protocol):
+    """An APScheduler trigger object."""
+
+    def get_next_fire_time(self, previous_fire_time: Any, now: Any) -> Any: ...
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
-When = Condition | Sequence[Condition] | None
+# A condition, several, or an APScheduler trigger object, which stands for the condition that it ticks.
+When = Condition | Ticking | Sequence[Condition | Ticking] | None
 
 
 class Concurrency(TypedDict):
@@ -281,8 +289,7 @@ def target(function: Callable[..., Any]) -> str:
 
 def _conditions(given: Any) -> Json:
     """One condition or several as JSON; what is none is left for the check to refuse."""
-    if isinstance(given, Condition):
-        return given.tree
     if isinstance(given, list | tuple):
-        return [part.tree if isinstance(part, Condition) else part for part in given]
-    return given
+        return [_conditions(part) for part in given]
+    given = condition_of(given)
+    return given.tree if isinstance(given, Condition) else given

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from pgsig import __version__
 from pgsig.api.base import settings
+from pgsig.condition.words import words
 from pgsig.pages import ansi, state, tree
 from pgsig.pages.visible import plain
 from pgsig.store.reading import Row
@@ -38,7 +39,7 @@ def install(app: Flask) -> None:
     )
     app.jinja_env.globals.update(
         face=state.one, faces=state.face, condition=tree.of_condition, explanation=tree.of_explanation, sentence=tree.sentence,
-        clock_words=tree.clock_words, csrf_token=csrf_token, signed_in=is_signed_in, version=__version__, here=here, static=static,
+        clock_words=words, csrf_token=csrf_token, signed_in=is_signed_in, version=__version__, here=here, static=static,
     )  # fmt: skip
 
 

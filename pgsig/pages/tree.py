@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from pgsig.condition.parse import TICKS
+from pgsig.condition.words import words as clock_words
 from pgsig.model import Json
 
 GROUPS = {"all": "all of", "any": "any of", "seq": "in this order", "not": "not", "at_least": "at least"}
-CLOCKS = ("cron", "every", "at")
 # What stands beside a form, in the order in which it is said.
 BESIDE = (
     "eq", "where", "source", "subject", "changed", "latest", "sticky", "count", "distinct", "sum", "for", "after",
-    "within", "debounce", "max_wait", "window", "lateness", "tz", "anchor", "jitter", "by",
+    "within", "debounce", "max_wait", "window", "lateness", "tz", "by",
 )  # fmt: skip
 FLAGS = {"changed": "value changed", "latest": "the newest only", "sticky": "as a level"}
 DEEPEST = 40
@@ -62,18 +63,10 @@ def of_condition(tree: Json, depth: int = 0) -> Node:
         return Node(str(tree["signal"]), "signal", _detail(tree), label)
     if "absent" in tree:
         return Node(f"no {tree['absent']}", "absent", _detail(tree), label)
-    for form in CLOCKS:
+    for form in TICKS:
         if form in tree:
-            return Node(clock_words(tree), "clock", _detail({k: v for k, v in tree.items() if k != "tz"}), label)
+            return Node(clock_words(tree), "clock", _detail({"by": tree["by"]} if "by" in tree else {}), label)
     return Node(_json(tree), "unknown", "", label)
-
-
-def clock_words(spec: Json) -> str:
-    """A periodic trigger in a few words."""
-    if "every" in spec:
-        return f"every {spec['every']}"
-    form = "cron" if "cron" in spec else "at"
-    return f"{form} {spec.get(form, '')} ({spec.get('tz', 'UTC')})"
 
 
 def sentence(tree: Json) -> str:
@@ -109,7 +102,7 @@ def waits(tree: Json, *, negated: bool = False, depth: int = 0) -> Iterator[Wait
     if "signal" in tree or "absent" in tree:
         name = str(tree.get("signal", tree.get("absent")))
         yield Wait(name, _detail(tree) or ("none comes" if "absent" in tree else "any value"), negated=negated)
-    elif any(form in tree for form in CLOCKS):
+    elif any(form in tree for form in TICKS):
         yield Wait(clock_words(tree), "", clock=True)
     for form in ("all", "any", "seq", "of", "not"):
         parts = tree.get(form, [])

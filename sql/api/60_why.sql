@@ -37,8 +37,7 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
             CASE WHEN (p->'latest')::boolean THEN '(latest)' WHEN (p->'changed')::boolean THEN '(changed)' WHEN (p->'sticky')::boolean THEN '(sticky)' END,
             CASE WHEN (p->>'count')::integer > 1 THEN '× ' || (p->>'count') END, 'with different ' || (p->>'distinct'),
             'until ' || (p->'sum'->>'of') || ' adds up to ' || pgsig_private.number_text(p->'sum'->'reaches'))
-        ELSE concat_ws(' ', CASE WHEN p ? 'cron' THEN 'cron' WHEN p ? 'every' THEN 'every' ELSE 'at' END,
-                       coalesce(p->>'cron', p->>'every', p->>'at'), p->>'tz') END
+        ELSE concat_ws(' ', (SELECT f || ' ' || (p->>f) FROM unnest('{cron,every,calendar,at,times,trigger}'::text[]) f WHERE p ? f LIMIT 1), p->>'tz') END
 $$;
 
 -- A condition with its leaves numbered in reading order, every wrapper a node of its own, and its words.
@@ -46,14 +45,14 @@ $$;
 CREATE OR REPLACE FUNCTION pgsig_private.numbered(p jsonb, p_path text, p_next integer, OUT tree jsonb, OUT next integer)
 LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_form  text := (SELECT f FROM unnest('{signal,all,any,seq,at_least,not,absent,cron,every,at}'::text[]) f WHERE p ? f LIMIT 1);
+    v_form  text := (SELECT f FROM unnest('{signal,all,any,seq,at_least,not,absent,cron,every,calendar,at,times,trigger}'::text[]) f WHERE p ? f LIMIT 1);
     v_within text := coalesce(' within ' || pgsig_private.length_text(p->'within'), '');
     v_parts jsonb := '[]';
     v_part  jsonb;
     v_need  integer;
 BEGIN
     next := p_next;
-    IF v_form IN ('signal', 'absent', 'cron', 'every', 'at') THEN
+    IF v_form IN ('signal', 'absent', 'cron', 'every', 'calendar', 'at', 'times', 'trigger') THEN
         tree := jsonb_build_object('form', CASE WHEN v_form IN ('signal', 'absent') THEN v_form ELSE 'tick' END, 'i', next, 'leaf', p,
             'key', coalesce(p->>'signal', p->>'absent', 'tick.' || p_path), 'text', pgsig_private.leaf_text(p),
             'need', coalesce(p->'sum'->'reaches', p->'count', '1'));

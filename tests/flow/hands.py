@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from pgsig.condition.missed import Settled
 from pgsig.definition import Definition
 from pgsig.engine import Engine
 from pgsig.model import Json
@@ -72,7 +73,8 @@ class Hands(Workshop):
     def tick(self, *moments: datetime) -> None:
         """The clock fires every trigger in force at these times."""
         for moment in moments:
-            triggers.fire(self.connection, [(trigger.id, moment) for trigger in triggers.live(self.connection)])
+            asked = [(trigger, Settled((moment,), None, moment)) for trigger in triggers.live(self.connection)]
+            triggers.settle(self.connection, asked, ahead=True)
             self.work()
 
     def states(self, operator: str) -> list[str]:

@@ -12,15 +12,16 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgsig.clock import Clock, Due, latest_due
+from pgsig.clock import Clock
 from pgsig.condition import schedule
+from pgsig.condition.missed import Settled
 from pgsig.settings import Settings
 from pgsig.store import triggers
 from pgsig.store.definitions import apply
+from pgsig.store.triggers import Place
 from tests.support import wait_for
 
 Connection = psycopg.Connection[Any]
-T0 = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
 def workflow(**when: Any) -> dict[str, Any]:
@@ -93,11 +94,13 @@ def test_a_start_fires_the_latest_missed_time_and_no_other(
 def test_what_was_fired_is_not_missed(connection: Connection, clock: Callable[[str], Clock]) -> None:
     apply(connection, workflow(every="1h"))
     (trigger,) = triggers.live(connection)
-    last = latest_due(schedule.build(trigger.spec), datetime.now(UTC) - timedelta(hours=2), datetime.now(UTC))
-    assert last is not None
+    now = datetime.now(UTC)
+    (last,) = schedule.last_due(schedule.build(trigger.spec), now - timedelta(hours=2), now)
     connection.execute("UPDATE pgsig_private.trigger SET created_at = %s", [last - timedelta(hours=10)])
-    assert triggers.fire(connection, [(trigger.id, last)]) == 1
-    assert triggers.fire(connection, [(trigger.id, last)]) == 0
+    (trigger,) = triggers.live(connection)
+    settled = Settled((last,), None, last)
+    assert triggers.settle(connection, [(trigger, settled)]).places[trigger.id] == Place(last, 1)
+    assert triggers.settle(connection, [(trigger, settled)]).places[trigger.id] == Place(last, 0)
     one = clock("one")
     with running(one):
         wait_for(lambda: seen_alive(connection, 1))
@@ -165,40 +168,3 @@ def test_stop_before_run_ends_it_at_once(clock: Callable[[str], Clock]) -> None:
     one.stop()
     one.run()
     one.stop()
-
-
-# ── due times, without a database ──
-
-
-@pytest.mark.parametrize(
-    ("spec", "after", "expected"),
-    [
-        ({"every": "1s"}, timedelta(days=40), T0),
-        ({"every": "10m"}, timedelta(days=1), T0),
-        ({"cron": "* * 2 * * *", "tz": "UTC"}, timedelta(days=3), T0.replace(hour=2, minute=59, second=59)),
-        ({"cron": "0 0 29 2 *"}, timedelta(days=4000), datetime(2024, 2, 29, tzinfo=UTC)),
-        ({"at": "2026-03-01T12:00:00Z"}, timedelta(seconds=1), T0),
-        ({"at": "2026-03-01T12:00:00Z"}, timedelta(0), None),
-        ({"at": "2026-03-01T12:00:01Z"}, timedelta(days=1), None),
-    ],
-)
-def test_the_latest_missed_time(spec: dict[str, Any], after: timedelta, expected: datetime | None) -> None:
-    assert latest_due(schedule.build(spec), T0 - after, T0) == expected
-
-
-def test_a_clock_that_slept_goes_on_from_the_latest_time() -> None:
-    due = Due(schedule.build({"every": "1s"}), T0)
-    assert due.get_next_fire_time(None, T0) == T0 + timedelta(seconds=1)
-    assert due.get_next_fire_time(T0, T0 + timedelta(days=30)) == T0 + timedelta(days=30)
-    assert due.get_next_fire_time(T0, T0) == T0 + timedelta(seconds=1)
-
-
-def test_a_repeated_hour_fires_once_for_a_named_hour() -> None:
-    due = Due(schedule.build({"cron": "30 2 * * *", "tz": "Europe/Berlin"}), datetime(2026, 10, 24, 12, tzinfo=UTC))
-    times, moment = [], None
-    for _ in range(3):
-        moment = due.get_next_fire_time(moment, moment or due.after)
-        times.append(moment)
-    assert times == [datetime(2026, 10, 25, 0, 30, tzinfo=UTC)] + [
-        datetime(2026, 10, day, 1, 30, tzinfo=UTC) for day in (26, 27)
-    ]

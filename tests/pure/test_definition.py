@@ -163,7 +163,7 @@ def test_every_mistake_is_named_at_once_with_its_line() -> None:
         (operator("batch: {command: [x]}\n    start: {signal: run.x.y.succeded}"), "PS527", "succeeded?"),
         (operator("batch: {command: [x]}\n    start: {signal: run.x.y}"), "PS527", "never comes"),
         (operator("batch: {command: [x]}\n    start: {cron: '0 0 30 2 *'}"), "PS512", "never comes"),
-        (operator("batch: {command: [x]}\n    start: {every: 5m, jitter: 3s}"), "PS513", "not there yet"),
+        (operator("batch: {command: [x]}\n    start: {every: 5m, jitter: 10m}"), "PS513", "shorter than the interval"),
         (operator("batch: {command: [x]}\n    start: {every: 1500ms}"), "PS510", "whole number of seconds"),
         ("workflow: w\noperators: {}", "PS523", "1 to 1000 operators"),
         ("workflow: w\noperators: {A: {batch: {command: [x]}}}", "PS529", "operator"),

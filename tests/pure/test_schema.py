@@ -112,7 +112,7 @@ STARTS: list[Any] = [
     {**A, "max_wait": "5m"}, {**A, "tz": "UTC"}, {**A, "lateness": "1m"}, {**A, "debounce": "soon"},
     {"all": []}, {"all": A}, {"all": [A], "count": 3}, {"all": ["a"]}, {"seq": [A], "eq": 1}, {"at_least": 1}, {"of": [A]},
     {"at_least": 0, "of": [A]}, {"not": [A]}, {"not": {**A, "sticky": True}, "within": "1h"},
-    {"absent": "a"}, {"absent": "a", "for": "soon"}, {"absent": A, "for": "5m"}, {"cron": 3}, {"every": "5m", "jitter": "3s"},
+    {"absent": "a"}, {"absent": "a", "for": "soon"}, {"absent": A, "for": "5m"}, {"cron": 3}, {"every": "5m", "jitter": "soon"},
     {**A, "by": "model"}, {**A, "max": "3"}, {**A, "max": "3/1h", "then": "NONE"}, {**A, "then": "STOP"}, {**A, "shadow": 1},
     {"all": [{**A, "by": "none"}]}, {"any": [{**A, "max": "3/1h"}]}, {"not": {**A, "sticky": True, "shadow": True}},
 ]  # fmt: skip

@@ -31,6 +31,7 @@ import psycopg
 from pgsig import __version__
 from pgsig.condition import missed, schedule
 from pgsig.condition.times import Remembered, Times
+from pgsig.definition.apscheduler import imported
 from pgsig.errors import Unavailable
 from pgsig.failpoints import reached
 from pgsig.settings import Settings
@@ -198,7 +199,7 @@ class Clock:
         if said in self._times:
             return self._times[said]
         try:
-            return self._times.setdefault(said, Remembered(schedule.build(item.spec)))
+            return self._times.setdefault(said, Remembered(schedule.build(item.spec, imported)))
         except ValueError as error:
             if item.id not in self._broken:
                 log.error("clock %s: trigger %s cannot be read: %s", self.name, item.id, error)

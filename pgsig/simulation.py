@@ -16,6 +16,7 @@ from itertools import count
 from pgsig.condition import schedule
 from pgsig.decide.plan import Effects
 from pgsig.definition import Definition
+from pgsig.definition.apscheduler import imported
 from pgsig.memory import Ask, AskFunction, Consequence, Memory, ask_here, moment_of_timer, no_function, operators_of
 from pgsig.model import FINAL, Json, Kind, LiveRun, Operator, Signal, State
 
@@ -70,7 +71,7 @@ class Simulation:
         self._busy = False
         names = {operator.name: operator for operator in operators}
         self._triggers = [
-            (names[item.name], trigger.name, schedule.build(trigger.spec))
+            (names[item.name], trigger.name, schedule.build(trigger.spec, imported))
             for item in definition.operators
             for trigger in item.triggers
         ]

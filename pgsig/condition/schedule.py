@@ -7,8 +7,8 @@ A spec has one form (`cron`, `every`, `calendar`, `at`, `times` with `of`, `trig
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time
-from importlib import import_module
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -45,10 +45,19 @@ def form_of(spec: dict[str, Any]) -> str:
     return next(form for form in FORMS if form in spec)
 
 
-def build(spec: Json) -> Times:
-    """The due times of a spec. Raises ValueError with what is wrong; imports the module of a `trigger`."""
+def build(spec: Json, imported: Callable[[str], BaseTrigger] | None = None) -> Times:
+    """The due times of a spec. Raises ValueError with what is wrong.
+
+    imported: gets the APScheduler trigger behind `module:name`. Without it the form `trigger` cannot be built.
+    """
     zone = zone_of(spec.get("tz", "UTC"))
-    found = _FORMS[form_of(spec)](spec, zone)
+    form = form_of(spec)
+    if form == "trigger":
+        if imported is None:
+            raise ValueError(f"{spec['trigger']} is known to the clocks alone")
+        found: Times = times.Foreign(imported(spec["trigger"]))
+    else:
+        found = _FORMS[form](spec, zone)
     if "begin" in spec or "end" in spec:
         begin = moment(spec["begin"], zone) if "begin" in spec else None
         end = moment(spec["end"], zone, last=True) if "end" in spec else None
@@ -175,28 +184,12 @@ def _times(spec: dict[str, Any], zone: ZoneInfo) -> Times:
     return times.All(built) if spec["times"] == "all" else times.Any(built)
 
 
-def _trigger(spec: dict[str, Any], zone: ZoneInfo) -> Times:  # noqa: ARG001
-    module, _, name = spec["trigger"].partition(":")
-    try:
-        found: Any = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-        if not isinstance(found, BaseTrigger):
-            found = found()
-    except Exception as error:
-        raise ValueError(f"{spec['trigger']} cannot be had: {type(error).__name__}: {error}") from error
-    if not isinstance(found, BaseTrigger):
-        raise ValueError(f"{spec['trigger']} is not an APScheduler trigger")
-    return times.Foreign(found)
-
-
 _FORMS = {
     "cron": lambda spec, zone: Cron(spec["cron"], zone),
     "every": _every,
     "calendar": _calendar,
     "at": lambda spec, zone: times.Moment(moment(spec["at"], zone)),
     "times": _times,
-    "trigger": _trigger,
 }
 
 

@@ -6,8 +6,10 @@ What a change of clocks makes of their times is pgsig's policy (`pgsig.condition
 from __future__ import annotations
 
 from datetime import datetime, tzinfo
+from importlib import import_module
 from typing import Any
 
+from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.calendarinterval import CalendarIntervalTrigger
 from apscheduler.triggers.combining import AndTrigger, OrTrigger
 from apscheduler.triggers.cron import CronTrigger
@@ -16,6 +18,22 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from pgsig.condition import duration
 from pgsig.errors import InvalidInput, Problem
+
+
+def imported(target: str) -> BaseTrigger:
+    """The trigger behind `module:name`: an object, or what a function or class without arguments gives. Raises ValueError."""
+    module, _, name = target.partition(":")
+    try:
+        found: Any = import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+        if not isinstance(found, BaseTrigger):
+            found = found()
+    except Exception as error:
+        raise ValueError(f"{target} cannot be had: {type(error).__name__}: {error}") from error
+    if not isinstance(found, BaseTrigger):
+        raise ValueError(f"{target} is not an APScheduler trigger")
+    return found
 
 
 def spec_of(trigger: Any) -> dict[str, Any]:

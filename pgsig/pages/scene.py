@@ -172,7 +172,8 @@ def _signal(namespace: str, key: str) -> SceneNode:
 
 def _clock(row: Row, words: str) -> SceneNode:
     own = f"tick.{row['workflow']}.{row['operator']}"
-    short = words.partition(" (")[0].removeprefix("cron ")
+    begin, _, last = words.rpartition(" ")
+    short = begin if last == "UTC" or "/" in last else words  # the zone stands in the title
     return SceneNode(f"clock:{row['operator_id']}:{words}", "clock", _cut(short), words, f"/signals?key={own}", own)
 
 

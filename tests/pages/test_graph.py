@@ -91,7 +91,7 @@ def test_rules_and_emissions_become_edges() -> None:
     names = {node.name: node.text for node in picture.nodes}
     edges = {(names[edge.source], edge.kind, names[edge.target]) for edge in picture.edges}
     assert edges == {
-        ("0 2 * * *", "start", "train"), ("model.*", "reload", "serve"), ("freeze", "holds", "serve"),
+        ("every day at 02:00", "start", "train"), ("model.*", "reload", "serve"), ("freeze", "holds", "serve"),
         ("train failed", "restart", "serve"), ("a", "restart", "serve"), ("b", "restart", "serve"),
         ("train", "emits", "model.*"), ("serve", "emits", "served"), ("train", "emits", "train failed"),
     }  # fmt: skip

@@ -27,7 +27,7 @@ def test_a_condition_as_a_tree_and_in_a_sentence() -> None:
     assert [child.form for child in node.children] == ["signal", "clock", "seq", "absent", "unknown"]
     assert node.children[2].label == "odd"
     assert tree.sentence(condition) == (
-        'config.changed or every 24h or ((a × 3, then b where $.x > 1) within 10m) or no heartbeat for 5m or {"something": "new"}'
+        'config.changed or every 24 hours or ((a × 3, then b where $.x > 1) within 10m) or no heartbeat for 5m or {"something": "new"}'
     )
 
 

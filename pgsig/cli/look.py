@@ -106,6 +106,7 @@ def runs(
                 row["operator"] = f"{row['workflow']}.{row['operator']}"
                 row["cpu"] = None if row["cpu_seconds"] is None else f"{row['cpu_seconds']:.2f}s"
                 row["memory"] = size(row["memory_peak"])
+                row["labels"] = ", ".join(row["labels"])
                 row["failures"] = row["failures"] or None
                 row["blocked"] = row["limit_key"] if row["blocked"] else None
             columns = [

@@ -50,9 +50,11 @@ class Place:
     def note(self, text: str) -> None:
         """Say something in the job's output, on a line of its own."""
         with contextlib.suppress(OSError):
-            file = os.open(self.output, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            file = os.open(self.output, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
             try:
-                os.write(file, f"\n[pgsig: {text}]\n".encode())
+                size = os.fstat(file).st_size
+                in_a_line = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+                os.write(file, (b"\n" if in_a_line else b"") + f"[pgsig: {text}]\n".encode())
             finally:
                 os.close(file)
 

@@ -199,7 +199,7 @@ class Supervisor:
     def _probed(self, job: Job, problem: str) -> None:
         if job.health is None or job.why:
             return
-        failed = job.health.failed
+        failed = job.health.failed if job.health.ready else 0
         job.health, step = health.answered(job.health, monotonic(), problem)
         if job.session.place and job.health.ready and (job.health.failed or failed):
             most = job.health.probe.failures if job.health.probe else 0

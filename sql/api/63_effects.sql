@@ -20,7 +20,7 @@ BEGIN
         WHEN p_action.result = 'recorded' AND p_action.action = 'RELOAD' THEN format('recorded: run %s is asked to reload', v_run.id)
         WHEN p_action.result = 'recorded' AND v_run.id IS NOT NULL THEN
             format('recorded: run %s', v_run.id) || CASE WHEN v_others > 0 THEN format(' and %s beside it', v_others) ELSE '' END
-            || coalesce('; ' || pgsig_private.why_not_claimed(v_run), '')
+            || coalesce('; ' || regexp_replace(pgsig_private.why_not_claimed(v_run), '^run \d+', 'it'), '')
         WHEN p_action.result = 'already_running' THEN format('already_running: run %s', v_run.id)
         WHEN p_action.result = 'already_stopped' THEN 'already_stopped: nothing lives'
         WHEN p_action.result = 'queued' AND v_before.id IS NOT NULL THEN format('queued behind run %s (%s): run %s', v_before.id, v_before.state, v_run.id)

@@ -101,9 +101,7 @@ def test_what_an_order_came_to_is_said_in_words(hands: Hands) -> None:
     assert begins("w.merge") == "recorded: run 9"
     assert told(hands, "w.merge", "START") == "queued behind run 9 (running): run 10"
     assert told(hands, "w.merge", "START") == "merged: run 10, which waits"
-    assert (
-        told(hands, "w.far", "START") == "recorded: run 11; run 11 is queued, and no living runner serves the pool far"
-    )
+    assert told(hands, "w.far", "START") == "recorded: run 11; it is queued, and no living runner serves the pool far"
 
 
 def doors_of(database: str, client: FlaskClient, action: str) -> list[Callable[[], object]]:
@@ -193,8 +191,8 @@ def test_the_command_and_the_page_say_what_came_of_it(
         assert json.loads(capsys.readouterr().out)["actions"][0]["text"] == "already_running: run 1"
         position = hands.call("SELECT pgsig.act('w.serve', 'STOP')")
         doors.wait_for_effects(lambda: doors.effects(hands.connection, position), 30, threading.Event().wait)
-    assert "recorded: what lives is asked to end" in client.get(f"{PATH}?told={position}").text
-    assert "recorded: what lives is asked to end" in client.get(f"{PATH}?told={position}&part=operator_told").text
+    assert "what lives is asked to end" in client.get(f"{PATH}?told={position}").text
+    assert "what lives is asked to end" in client.get(f"{PATH}?told={position}&part=operator_told").text
     late = hands.call("SELECT pgsig.act('w.serve', 'STOP')")
     assert "what came of it stands here then" in client.get(f"{PATH}?told={late}").text
 

@@ -50,8 +50,8 @@ def ready(shop: Workshop) -> list[int]:
     return [row[0] for row in rows] if len(rows) == 3 and all(row[1] for row in rows) else []
 
 
-def walk(shop: Workshop) -> tuple[list[int], list[int]]:
-    """How many were alive, and how many of them ready, after each state that was recorded."""
+def walk(shop: Workshop, runs: set[int] | None = None) -> tuple[list[int], list[int]]:
+    """How many were alive, and how many of them ready, after each state that was recorded. runs: which count, None for all."""
     alive: set[int] = set()
     serving: set[int] = set()
     counts: tuple[list[int], list[int]] = ([], [])
@@ -59,6 +59,8 @@ def walk(shop: Workshop) -> tuple[list[int], list[int]]:
         "SELECT run_id, split_part(key, '.', 4) FROM pgsig.signals WHERE kind = 'state' ORDER BY id"
     ).fetchall()
     for run, state in rows:
+        if runs is not None and run not in runs:
+            continue
         (alive.add if state in ("starting", "running", "ready") else alive.discard)(run)
         (serving.add if state == "ready" else serving.discard)(run)
         counts[0].append(len(alive))

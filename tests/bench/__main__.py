@@ -26,12 +26,12 @@ Part = Callable[[Server, Report], None]
 PARTS: dict[str, tuple[str, Part, Part]] = {
     "latency": (
         "idle latency",
-        lambda s, r: latency.measure(s, r, rounds=7, events=60),
+        lambda s, r: latency.measure(s, r, rounds=5, events=40),
         lambda s, r: latency.measure(s, r, rounds=15, events=300),
     ),
     "peers": (
         "beside peers",
-        lambda s, r: peers.measure(s, r, rounds=5, events=40, factor=1),
+        lambda s, r: peers.measure(s, r, rounds=5, events=20, factor=1),
         lambda s, r: peers.measure(s, r, rounds=9, events=300, factor=5),
     ),
     "emit": (
@@ -46,7 +46,7 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "snapshot": (
         "a snapshot held open",
-        lambda s, r: held.snapshot(s, r, rounds=5, seconds=20, backlog=10_000),
+        lambda s, r: held.snapshot(s, r, rounds=5, seconds=15, backlog=10_000),
         lambda s, r: held.snapshot(s, r, rounds=9, seconds=300, backlog=50_000),
     ),
     "writer": (
@@ -56,7 +56,7 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "rules": (
         "rules in the pure core",
-        lambda _, r: decide.measure(r, rounds=5, signals=20_000, most_rules=100_000),
+        lambda _, r: decide.measure(r, rounds=5, signals=10_000, most_rules=100_000),
         lambda _, r: decide.measure(r, rounds=15, signals=20_000, most_rules=100_000),
     ),
     "history": (
@@ -66,12 +66,12 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "silent": (
         "no NOTIFY arrives",
-        lambda s, r: silent.dropped(s, r, events=30),
+        lambda s, r: silent.dropped(s, r, events=20),
         lambda s, r: silent.dropped(s, r, events=300),
     ),
     "idle": (
         "an idle worker",
-        lambda s, r: silent.cost(s, r, seconds=3, rounds=5),
+        lambda s, r: silent.cost(s, r, seconds=2, rounds=5),
         lambda s, r: silent.cost(s, r, seconds=20, rounds=9),
     ),
     "model": (

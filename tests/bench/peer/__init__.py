@@ -15,13 +15,22 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from urllib.parse import quote
+
+from psycopg.conninfo import conninfo_to_dict
 
 
 def main(words: dict[str, Callable[[str, int], object]]) -> None:
     address, word, *more = sys.argv[1:]
-    said = words[word](address, int(more[0]) if more else 0)
+    said = words[word](_url(address), int(more[0]) if more else 0)
     if said is not None:
         print(json.dumps(said), flush=True)
+
+
+def _url(address: str) -> str:
+    """An address of either form as a URL: not everybody reads key=value."""
+    of = {name: quote(str(value), safe="") for name, value in conninfo_to_dict(address).items()}
+    return f"postgresql://{of.get('user', '')}:{of.get('password', '')}@{of.get('host', '')}:{of.get('port', '5432')}/{of['dbname']}"
 
 
 def pause() -> float:

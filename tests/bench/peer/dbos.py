@@ -15,15 +15,8 @@ POLL = float(os.environ.get("BENCH_DBOS_POLL", "1.0"))
 PATIENCE = 300
 
 
-def _url(address: str) -> str:
-    from psycopg.conninfo import conninfo_to_dict
-
-    of = conninfo_to_dict(address)
-    return f"postgresql://{of['user']}:{of.get('password', '')}@{of['host']}:{of['port']}/{of['dbname']}"
-
-
 def _client(address: str) -> DBOSClient:
-    client = DBOSClient(system_database_url=_url(address))
+    client = DBOSClient(system_database_url=address)
     client.register_queue("queue", polling_interval_sec=POLL)
     return client
 
@@ -35,7 +28,7 @@ def _enqueue(client: DBOSClient, at: float) -> None:
 def _launch(address: str, number: int, found: list[float]) -> threading.Event:
     ended = threading.Event()
     DBOS(config={
-        "name": "bench", "system_database_url": _url(address), "application_version": "1", "log_level": "ERROR",
+        "name": "bench", "system_database_url": address, "application_version": "1", "log_level": "ERROR",
         "run_migrations": True,
     })  # fmt: skip
 

@@ -189,3 +189,41 @@ def test_claim_index_serves_a_claim(history: Connection) -> None:
         " AND r.claimable_at <= clock_timestamp() ORDER BY r.priority DESC, r.claimable_at, r.id LIMIT 4",
     )
     assert_by_index(found, rows=10)
+
+
+def test_plans_made_when_tables_were_small_stay_right(connection: Connection) -> None:
+    """A worker that was there before the first run keeps its plans while the tables grow, faster than statistics do."""
+    act = operator(connection, "o", ("START", {"signal": "k"}))
+    lock = (
+        "SELECT count(*) FROM pgsig_private.lock_instances("
+        "array_fill(%s::bigint, ARRAY[%s]), ARRAY(SELECT 's' || i FROM generate_series(1, %s) i))"
+    )
+    row = '{"operator_id": %s, "subject": "s%s", "desired": "running", "generation": 1}'
+    record = "SELECT pgsig_private.record(jsonb_build_object('instances', %s::jsonb))"
+    counted = "SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'instance'"
+    connection.execute("ALTER TABLE pgsig_private.instance SET (autovacuum_enabled = off)")
+    for _ in range(7):
+        one(connection, lock, act, 1, 1)
+        connection.execute(record.encode(), ["[" + row % (act, 1) + "]"])
+    connection.execute(
+        "INSERT INTO pgsig_private.instance (operator_id, subject) SELECT %s, 's' || i FROM generate_series(2, 20000) i",
+        [act],
+    )
+    with connection.transaction():
+        assert one(connection, lock, act, 100, 100) == 100
+        connection.execute(record.encode(), ["[" + ",".join(row % (act, i) for i in range(1, 101)) + "]"])
+        read, fetched = connection.execute(counted.encode()).fetchone() or (0, 0)
+    assert (read, fetched <= 1000) == (0, True)
+
+
+def test_a_quiet_lane_is_looked_at_by_index(history: Connection) -> None:
+    """What take asks first: which lanes look as if something were new."""
+    (text,) = history.execute("SELECT prosrc FROM pg_proc WHERE oid = 'pgsig_private.take'::regproc").fetchone() or (
+        "",
+    )
+    found = re.search(r"FOR v_lane IN\s+(SELECT.*?)\s+LOOP", text, re.DOTALL)
+    assert found
+    for mode in ("force_custom_plan", "force_generic_plan"):
+        with history.transaction():
+            history.execute(f"SET LOCAL plan_cache_mode = {mode}; SET LOCAL enable_seqscan = off".encode())
+            assert_by_index(scans(history, found[1]), rows=10)

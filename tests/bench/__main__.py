@@ -91,7 +91,7 @@ def main() -> int:
     parser.add_argument("--publish", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    report, begin = Report(), time.monotonic()
+    report, begin, failed = Report(), time.monotonic(), False
     with server() as postgres:
         report.describe_machine(
             postgres.version(), {"pgsig": __version__, **peers.installed(), "mode": "full" if given.full else "quick"}
@@ -99,7 +99,11 @@ def main() -> int:
         for name in given.only or PARTS:
             report.group, quick, full = PARTS[name]
             print(f"{time.monotonic() - begin:4.0f} s  {report.group}", file=sys.stderr, flush=True)
-            (full if given.full else quick)(postgres, report)
+            try:
+                (full if given.full else quick)(postgres, report)
+            except SystemExit as error:  # a part that cannot be measured here does not take the others along
+                report.note(f"not measured: {error}")
+                failed = True
     report.end(time.monotonic() - begin)
     print(report.text())
     folder = DOCS if given.publish else given.out
@@ -108,7 +112,7 @@ def main() -> int:
         report.write(folder / "result.json")
         (folder / "result.html").write_text(page(report), encoding="utf-8")
         print(f"\nwritten: {folder}/result.json, result.html")
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -88,8 +88,7 @@ def measure(server: Server, report: Report, *, rounds: int, events: int, factor:
                     drain.fill(log, jobs, "'s' || i % 100" if name == "an action each" else f"'{turn}-' || i")
                 rates.setdefault(f"pgsig, {name}", []).append(drain.drain(address, jobs))
             for peer, address in theirs.items():
-                peer.call(address, "fill", peer.jobs * factor)
-                took = float(peer.call(address, "drain", peer.jobs * factor))
+                took = float(peer.call(address, "round", peer.jobs * factor))
                 rates.setdefault(peer.name, []).append(peer.jobs * factor / took)
         for name, found in rates.items():
             report.figure(f"drain: {name}", found, "a second")

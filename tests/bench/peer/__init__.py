@@ -3,6 +3,7 @@
 `python -m tests.bench.peer.NAME ADDRESS WORD [N]`
 
 install    make its tables                 fill N   put N jobs that do nothing into its queue
+round N    fill and drain, in one process
 drain N    work until N are done: prints the seconds that this took, from the moment at which it is ready to begin
 work N     wait for jobs that come one by one: prints "ready", then a list of N latencies from enqueue to start, in seconds
 send N     enqueue N jobs, 45 to 65 ms apart, each with the time in it
@@ -22,7 +23,8 @@ from psycopg.conninfo import conninfo_to_dict
 
 def main(words: dict[str, Callable[[str, int], object]]) -> None:
     address, word, *more = sys.argv[1:]
-    said = words[word](_url(address), int(more[0]) if more else 0)
+    for one in ("fill", "drain") if word == "round" else (word,):
+        said = words[one](_url(address), int(more[0]) if more else 0)
     if said is not None:
         print(json.dumps(said), flush=True)
 

@@ -23,6 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 def main(words: dict[str, Callable[[str, int], object]]) -> None:
     address, word, *more = sys.argv[1:]
+    said: object = None
     for one in ("fill", "drain") if word == "round" else (word,):
         said = words[one](_url(address), int(more[0]) if more else 0)
     if said is not None:

@@ -24,6 +24,9 @@ class Child(Protocol):
     def ended(self) -> bool:
         """Whether the process has ended. Its number is not given to another before it is reaped."""
 
+    def alone(self) -> Exit | None:
+        """Its end, once it has ended and where it can be told without a search that it has left nothing. It is reaped by that."""
+
     def reap(self) -> Exit | None:
         """Its end, once it has ended. None: it cannot be told yet."""
 
@@ -42,6 +45,9 @@ class OwnChild:
 
     def ended(self) -> bool:
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def alone(self) -> Exit | None:
+        return None
 
     def reap(self) -> Exit | None:
         _, status, usage = os.wait4(self.pid, 0)

@@ -1,8 +1,14 @@
 """The fork server: one small process beside a runner that has an interpreter and its modules ready, and gives out children.
 
-    fork         → `child PID`, with a socket to that child, which has a session of its own and waits for an order
-    reap PID     → `end PID STATUS SECONDS KIBIBYTES`: its wait status, processor time and peak memory; `end PID` where it is no child
-    `failed ERRNO` answers a fork that could not be made. The line closes: the runner is gone, and so is the server.
+    fork             → `child PID`, with a socket to that child, which has a session of its own and waits for an order;
+                       `failed ERRNO` where there is none
+    reap PID NUMBER  → `end NUMBER STATUS SECONDS KIBIBYTES`: its wait status, processor time and peak memory. `left NUMBER`, and it stays
+                       as it is, where something may be left of it
+    bury PID NUMBER  → `end` as above, whatever is left. `end NUMBER` alone where it is no child
+    The line closes: the runner is gone, and so is the server.
+
+What a job leaves behind becomes the server's own child: while it has none but those that it has forked, nothing is left of any job that
+ended.
 
 An order is JSON: the target, the whole environment, the folder; and the file for the output. A child that takes one becomes
 what `call.py` is in an interpreter of its own. One whose socket closes first ends. Ended children stay unreaped until the
@@ -19,6 +25,7 @@ import contextlib
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import sys
@@ -27,6 +34,7 @@ from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LARGEST_ORDER = 1 << 20
+AT_ONCE = 0.003  # seconds in which an order comes where jobs wait for children
 IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -36,6 +44,10 @@ class Child:
     def __init__(self, channel: socket.socket) -> None:
         self.channel = channel
         self.pid = os.getpid()
+
+    def has_order(self, wait: float) -> bool:
+        """Whether there is one, within `wait` seconds."""
+        return bool(select.select([self.channel], [], [], wait)[0])
 
     def order(self) -> dict[str, Any]:
         """Wait for an order, with standard output and error in place. Does not return where none comes."""
@@ -80,9 +92,11 @@ class Child:
 class Server:
     """line: to the runner. path: what a child finds modules by, before its own folder and its PYTHONPATH."""
 
-    def __init__(self, line: socket.socket, path: list[str]) -> None:
+    def __init__(self, line: socket.socket, path: list[str], takes_orphans: bool) -> None:
         self.line = line
         self.path = path
+        self.takes_orphans = takes_orphans
+        self.children: set[int] = set()  # forked and not reaped
         # What the runner had set: nohup ignores SIGHUP, for jobs too.
         self.handlers = {number: signal.getsignal(number) for number in IGNORED}
         for number in IGNORED:  # whoever stops the runner by signalling everything around it must not take this first
@@ -92,13 +106,15 @@ class Server:
         """Answer until the runner is gone. In a child: the child."""
         while True:
             try:
-                word, _, number = self.line.recv(64).partition(b" ")
+                word, *numbers = self.line.recv(64).split() or [b""]
                 if word == b"fork":
                     child = self.fork()
                     if child is not None:
                         return child
-                elif word == b"reap":
-                    self.reap(int(number))
+                elif word == b"reap" and self.strays():
+                    self.line.send(b"left %d" % int(numbers[1]))
+                elif word in {b"reap", b"bury"}:
+                    self.reap(*map(int, numbers))
                 else:
                     return None
             except OSError:  # gone while it was answered
@@ -122,29 +138,44 @@ class Server:
                 gc.enable()
                 return Child(ours)
         ours.close()
+        if pid > 0:
+            self.children.add(pid)
         return None
 
-    def reap(self, pid: int) -> None:
+    def strays(self) -> bool:
+        """Whether there is a child that was not forked here; also where that cannot be known."""
+        pid = os.getpid()
+        if not self.takes_orphans:
+            return True
+        try:
+            with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:  # noqa: PTH123 - for each end
+                found = {int(child) for child in file.read().split()} - self.children
+            return any(os.waitpid(child, os.WNOHANG)[0] == 0 for child in found)
+        except OSError:
+            return True
+
+    def reap(self, pid: int, number: int) -> None:
         try:
             found, status, usage = os.wait4(pid, os.WNOHANG)
         except ChildProcessError:
             found, status, usage = 0, 0, None
         if found and usage:
             spent = usage.ru_utime + usage.ru_stime
-            self.line.send(b"end %d %d %.6f %d" % (pid, status, spent, usage.ru_maxrss))
+            self.children.discard(pid)
+            self.line.send(b"end %d %d %.6f %d" % (number, status, spent, usage.ru_maxrss))
         else:
-            self.line.send(b"end %d" % pid)
+            self.line.send(b"end %d" % number)
 
 
 def dress(order: dict[str, Any], path: list[str]) -> str:
     """Make of this process what a new interpreter would have been, as far as a job can see it. Returns the target."""
-    from pgsig.runner import block
+    from pgsig.runner import linux
 
     environment: dict[str, str] = order["env"]
     target: str = order["target"]
     call = os.path.join(HERE, "call.py")
     os.environ.clear()
-    block.overwrite([sys.executable, call, target], environment)
+    linux.overwrite([sys.executable, call, target] if order.get("shown", True) else sys.orig_argv, environment)
     os.environ.update(environment)
     time.tzset()
     os.chdir(order["cwd"])
@@ -160,6 +191,18 @@ def dress(order: dict[str, Any], path: list[str]) -> str:
         random.seed()
     _forget_other(target.partition(":")[0].partition(".")[0])
     return target
+
+
+def rehearse(path: list[str]) -> None:
+    """Do once what an order will need: the pages that this writes to are the child's own by then, and nobody waits for them."""
+    from pgsig.runner import call
+
+    order = {"target": "pgsig.runner.forkserver:nothing", "env": dict(os.environ), "cwd": os.getcwd(), "shown": False}
+    call.main(dress(json.loads(json.dumps(order)), path))
+
+
+def nothing() -> None:
+    """What a rehearsal calls."""
 
 
 def _forget_other(package: str) -> None:
@@ -185,7 +228,7 @@ def prepare(given: dict[str, Any]) -> Server:
     if package not in usual:
         usual.append(package)
     sys.path[:] = [*given["path"], *usual]
-    for name in ("run", "runner.block", "runner.call", "runner.leaving"):
+    for name in ("run", "runner.linux", "runner.call", "runner.leaving", "runner.forkserver"):
         importlib.import_module(f"pgsig.{name}")
 
     for name in given["preload"]:
@@ -194,7 +237,9 @@ def prepare(given: dict[str, Any]) -> Server:
         except Exception:  # noqa: BLE001 - the jobs that need it will say so
             sys.stderr.write(f"pgsig: PGSIG_PRELOAD names {name}, which cannot be imported; jobs start without it\n")
             traceback.print_exc()
-    server = Server(socket.socket(fileno=given["line"]), usual)
+    from pgsig.runner import linux
+
+    server = Server(socket.socket(fileno=given["line"]), usual, linux.take_orphans())
     # What is here now stays shared: a collection in a child would copy it.
     gc.collect()
     gc.freeze()
@@ -207,6 +252,8 @@ def main() -> None:
     child = server.serve()
     if child is None:
         os._exit(0)
+    if not child.has_order(AT_ONCE):
+        rehearse(server.path)
     target = dress(child.order(), server.path)
     child.call(target)
 

@@ -32,6 +32,7 @@ from pgsig.store.database import Connection
 
 log = logging.getLogger(__name__)
 MOST_TOGETHER = 100  # reports in one transaction
+LOOK_AGAIN = 0.02  # seconds after a claim that did not fill the runner
 FLUSH_EVERY = 0.2  # seconds between two portions of a run's output
 REAP_EVERY = 1.0
 COMPARE_EVERY = 5.0
@@ -337,5 +338,6 @@ class Link:
             reached("link.granted")
         for grant in grants:
             self._tell(Granted(grant))
-        if grants:
-            self._look = len(grants) < free
+        if 0 < len(grants) < free:
+            # There may be more behind some that could not be had. The jobs that just began go first.
+            self._alarms.append(monotonic() + LOOK_AGAIN)

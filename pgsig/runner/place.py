@@ -58,6 +58,11 @@ class Place:
             finally:
                 os.close(file)
 
+    def begin(self, name: str, text: str) -> None:
+        """Write a file before there is a job that could read it."""
+        with open(os.open(f"{self.folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(text.encode())
+
     def remove(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -97,15 +102,18 @@ class Spool:
     def place(self, grant: Grant, *, url: str, token: str) -> Place:
         """Make the folder of a grant. url, token: where the job reaches its runner."""
         folder = self.folder / f"{grant.id}-{grant.epoch}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(mode=0o700)
+        try:
+            folder.mkdir(mode=0o700)
+        except FileExistsError:
+            shutil.rmtree(folder)
+            folder.mkdir(mode=0o700)
         env = environment(grant, folder, self.mark)
         if grant.kind == Kind.STREAMING:
             env["PGSIG_PORT"] = str(free_port())
         place = Place(folder, env)
-        place.write("run.json", document(grant, env, url=url, token=token))
-        place.write("url", url)
-        place.write(
+        place.begin("run.json", document(grant, env, url=url, token=token))
+        place.begin("url", url)
+        place.begin(
             "curl",
             f'silent\nshow-error\nheader = "Authorization: Bearer {token}"\nheader = "Content-Type: application/json"\n',
         )

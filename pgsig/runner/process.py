@@ -52,6 +52,7 @@ class ProcessHandle:
         found = tree.look(child.pid)
         self.root = tree.Root(child.pid, found.started if found else 0, mark)
         self.ended_at: float | None = None
+        self.searched = False
         self.reaped = False
         self.look_at = 0.0
         self.pause = 0.005
@@ -117,6 +118,12 @@ class ProcessEngine:
             return None
         if now < job.look_at:
             return None
+        if not job.searched:
+            job.searched = True
+            end = job.child.alone()
+            if end is not None:
+                job.reaped = True
+                return end
         if self._census_at <= max(job.ended_at, job.look_at):
             self._census, self._census_at = tree.census(), now
         if tree.kill(job.root, self._census):

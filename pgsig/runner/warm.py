@@ -18,10 +18,11 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from time import monotonic
 
-from pgsig.runner import block
+from pgsig.runner import linux
 from pgsig.runner.child import exit_of
 from pgsig.runner.engine import Exit
 
@@ -53,6 +54,7 @@ class Pool:
         self._spares: deque[WarmChild] = deque()
         self._ends: dict[int, list[bytes]] = {}
         self._awaited: set[int] = set()  # whose ends were asked for
+        self._numbers = count(1)
         self._asked = 0
         self._came = False
         self._avoid_until = 0.0
@@ -60,7 +62,7 @@ class Pool:
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
         given = json.dumps({"line": theirs.fileno(), "preload": preload, "path": path if preload else []})
-        room = {"PGSIG_RUN_FILE": "." * block.ROOM}
+        room = {"PGSIG_RUN_FILE": "." * linux.ROOM}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, SERVER, given.ljust(256)], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
@@ -95,7 +97,7 @@ class Pool:
             if child.too_long:
                 self._spares.append(child)
                 return None
-            self._send(b"reap %d" % child.pid)  # somebody has killed it
+            self._send(b"bury %d 0" % child.pid)  # somebody has killed it
         return None
 
     def _next(self) -> WarmChild | None:
@@ -115,20 +117,21 @@ class Pool:
             self._asked += 1
             self._send(b"fork")
 
-    def end_of(self, pid: int, wait: float) -> list[bytes] | None:
-        """What the server says of the end of a child, within `wait` seconds: status, seconds, KiB; nothing where it cannot tell."""
+    def ask(self, word: str, child: WarmChild) -> None:
+        """Ask for the end of a child: `reap` or `bury`."""
+        self._awaited.add(child.number)
+        self._send(f"{word} {child.pid} {child.number}".encode())
+
+    def answer(self, child: WarmChild, wait: float) -> list[bytes] | None:
+        """What the server says within `wait` seconds: b"left", or b"end" and status, seconds, KiB; b"end" alone where it cannot tell."""
         until = monotonic() + wait
-        while pid not in self._ends and not self.dead and (left := until - monotonic()) > 0:
+        while child.number not in self._ends and not self.dead and (left := until - monotonic()) > 0:
             self._hear(left)
         self._hear(0.0)
-        said = self._ends.pop(pid, [] if self.dead else None)
-        if said is not None:
-            self._awaited.discard(pid)
+        said = self._ends.pop(child.number, [b"end"] if self.dead else None)
+        if said and said[0] == b"end":
+            self._awaited.discard(child.number)
         return said
-
-    def ask_end(self, pid: int) -> None:
-        self._awaited.add(pid)
-        self._send(b"reap %d" % pid)
 
     def _send(self, text: bytes) -> None:
         try:
@@ -154,14 +157,16 @@ class Pool:
                 self._asked -= 1
                 self._came = True
                 with contextlib.suppress(ProcessLookupError):
-                    self._spares.append(WarmChild(self, int(rest[0]), socket.socket(fileno=files[0])))
+                    self._spares.append(
+                        WarmChild(self, next(self._numbers), int(rest[0]), socket.socket(fileno=files[0]))
+                    )
             elif word == b"failed":
                 self._asked -= 1
                 log.warning("the fork server cannot fork: %s", os.strerror(int(rest[0])))
                 self._avoid_until = monotonic() + SILENT_FOR
-            elif word == b"end":
+            elif word in {b"end", b"left"}:
                 if int(rest[0]) in self._awaited:
-                    self._ends[int(rest[0])] = rest[1:]
+                    self._ends.setdefault(int(rest[0]), [word, *rest[1:]])
             else:
                 self._lost()
 
@@ -192,10 +197,11 @@ class Pool:
 
 
 class WarmChild:
-    """A child of the fork server: ready, or a job. See `pgsig.runner.child`."""
+    """A child of the fork server: ready, or a job. See `pgsig.runner.child`. number: its own among all of this pool."""
 
-    def __init__(self, pool: Pool, pid: int, channel: socket.socket) -> None:
+    def __init__(self, pool: Pool, number: int, pid: int, channel: socket.socket) -> None:
         self.pool = pool
+        self.number = number
         self.pid = pid
         self.channel = channel
         self.too_long = False
@@ -227,19 +233,25 @@ class WarmChild:
         poll.register(self.pidfd, select.POLLIN)
         return bool(poll.poll(0))
 
+    def alone(self) -> Exit | None:
+        self.pool.ask("reap", self)
+        said = self.pool.answer(self, TOLD_WITHIN)
+        return self._end(said) if said and said[1:] else None  # from a dead one nothing is to be learned
+
     def reap(self) -> Exit | None:
         now = monotonic()
         if self._asked_at is None:
             self._asked_at = now
-            self.pool.ask_end(self.pid)
-            said = self.pool.end_of(self.pid, TOLD_WITHIN)
-        else:
-            said = self.pool.end_of(self.pid, 0.0)
-            if said is None and now > self._asked_at + SILENT_FOR:
-                self.pool.kill("does not answer")
-        if said is None:
+            self.pool.ask("bury", self)
+        said = self.pool.answer(self, TOLD_WITHIN if self._asked_at == now else 0.0)
+        if said and said[0] == b"left":  # the answer to the question before
             return None
-        end = exit_of(int(said[0]), float(said[1]), int(said[2])) if said else self._word()
+        if said is None and now > self._asked_at + SILENT_FOR:
+            self.pool.kill("does not answer")
+        return self._end(said) if said else None
+
+    def _end(self, said: list[bytes]) -> Exit:
+        end = exit_of(int(said[1]), float(said[2]), int(said[3])) if said[1:] else self._word()
         self.close()
         return end
 

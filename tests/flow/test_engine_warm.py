@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pgsig.runner import warm
+from pgsig.runner import tree, warm
 from pgsig.runner.child import OwnChild
 from pgsig.runner.conformance import Job, Trial
 from pgsig.runner.engine import Exit, NotStarted
@@ -251,3 +251,23 @@ def test_figures(trial: Trial) -> None:
     assert small.memory_peak is None or small.memory_peak < 50e6
     assert small.cpu_seconds is not None
     assert small.cpu_seconds < 0.3
+
+
+def test_what_another_job_has_left_behind_holds_up_no_end(trial: Trial) -> None:
+    """The daemon of a job that still runs: it is nothing of this one's, and stays."""
+    other = job(trial, "leaves_a_daemon_and_stays")
+    trial.says(other, "daemon")
+    trial.until(lambda: _orphans(trial), "the daemon to be the fork server's own")
+    is_ready(trial)
+    assert trial.end(job(trial, "returns")).code == 0
+    assert _orphans(trial)
+    trial.engine.kill(other.handle)
+    trial.end(other)
+    assert not _orphans(trial)
+
+
+def _orphans(trial: Trial) -> list[int]:
+    """Living children of the fork server that lead neither a session nor a job."""
+    pool = pool_of(trial)
+    found = tree.census().values()
+    return [one.pid for one in found if one.parent == pool.pid and not one.zombie and one.session != one.pid]

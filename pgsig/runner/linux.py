@@ -1,6 +1,7 @@
-"""The arguments and the environment of this process as others see them: `ps` and /proc/PID/environ show the memory that exec filled.
+"""What Python has no words for.
 
-A forked job shows its own there: by its environment a job is known, wherever its processes went.
+The arguments and the environment of this process as others see them: `ps` and /proc/PID/environ show the memory that exec filled. A
+forked job shows its own there: by its environment a job is known, wherever its processes went. And whose child an orphan becomes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 
 FIRST = ("PGSIG_RUN_FILE", "PGSIG_RUNNER")  # what must be there, should the room not do for all
+_SET_CHILD_SUBREAPER = 36
 ROOM = 4096  # bytes to reserve at exec for what a job has more of than its server
 
 
@@ -21,6 +23,12 @@ def overwrite(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
     names = [*(name for name in FIRST if name in environment), *(name for name in environment if name not in FIRST)]
     _fill(arg_start, arg_end, arguments)
     _fill(env_start, env_end, (f"{name}={environment[name]}" for name in names))
+
+
+def take_orphans() -> bool:
+    """Become the parent of what children of this process leave behind. False: that is not possible."""
+    done: int = ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    return done == 0
 
 
 def _fill(start: int, end: int, texts: Iterable[str]) -> None:

@@ -192,7 +192,7 @@ def test_a_time_that_is_past_is_pointed_out(pgsig: Pgsig, here: Path) -> None:
     (here / "at.yaml").write_text(
         "workflow: w\noperators: {a: {batch: {command: [x]}, start: {at: 2020-01-01T00:00:00}}}"
     )
-    assert "2020-01-01T00:00:00 is past, it will not come" in pgsig("plan", "at.yaml")[2]
+    assert "2020-01-01T00:00:00 UTC is past, it will not come" in pgsig("plan", "at.yaml")[2]
 
 
 @pytest.mark.parametrize("kind", ["ml", "blank"])

@@ -110,6 +110,7 @@ def validate(files: tuple[str, ...], database: bool, database_url: str | None, o
         for definition in found if not problems else ():
             rules = sum(len(operator.rules) for operator in definition.operators)
             show(f"{definition.workflow}: {paint('ok', 'green')}, {len(definition.operators)} operators, {rules} rules")
+            _warn(definition)
     return 1 if problems else 0
 
 
@@ -264,11 +265,7 @@ def _colour(change: str) -> str | None:
 
 
 def _warn(definition: Definition) -> None:
-    from pgsig.condition import schedule
+    from pgsig.foresight import warnings
 
-    now = datetime.now(UTC)
-    for operator in definition.operators:
-        for trigger in operator.triggers:
-            if schedule.next_due(schedule.build(trigger.spec), now) is None:
-                when = next(iter(trigger.spec.values()))
-                say(f"note: {definition.workflow}.{operator.name}: {when} is past, it will not come")
+    for text in warnings(definition, datetime.now(UTC)):
+        say(f"note: {text}")

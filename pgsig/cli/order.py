@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from pgsig.cli.common import connected, database_option, namespace_option, output_option, settings_of
 from pgsig.cli.output import harmless, say, show, show_json, show_table
 
+if TYPE_CHECKING:
+    from pgsig.store.reading import Row
+
 WAIT = 5.0  # seconds for a worker to evaluate an order
 
 
-def _json_of(text: str, name: str) -> Any:
+def json_of(text: str, name: str) -> Any:
     if text == "-":
         text = sys.stdin.read()
 
@@ -59,7 +62,7 @@ def emit(
     """
     from pgsig.client import Client
 
-    given = _json_of(value, "value")
+    given = json_of(value, "value")
     with Client(settings_of(database_url).database_url, size=1) as client:
         position = client.emit(key, given, subject, source=source, event_id=event_id, namespace=namespace)
     _told(position, output)
@@ -71,6 +74,7 @@ def emit(
 @click.option("--subject", default="", help="For which entity.")
 @click.option("--params", default="{}", metavar="JSON", help="Parameters of the run, an object.")
 @click.option("--reason", default="", help="Why; kept with the action.")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what it would do.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for what it comes to; print the position of the order.")
 @namespace_option
 @database_option
@@ -81,45 +85,60 @@ def act(
     subject: str,
     params: str,
     reason: str,
+    dry_run: bool,
     no_wait: bool,
     namespace: str,
     database_url: str | None,
     output: str,
 ) -> None:
-    """Order an ACTION of OPERATOR (workflow.operator), and say what it came to.
+    """Order an ACTION of OPERATOR (workflow.operator, or a whole workflow), and say what it came to.
 
     It is a signal that a worker evaluates; after 5 seconds without one its position is printed, and it stands.
     """
     from pgsig.store import doors
     from pgsig.store.database import translated
 
-    given = _json_of(params, "params")
+    given = json_of(params, "params")
     if not isinstance(given, dict):
         raise click.BadParameter("give a JSON object", param_hint="--params")
     with connected(database_url) as connection, translated():
+
+        def order() -> list[int]:
+            return doors.act_on(
+                connection, operator, action.upper(), subject=subject, params=json.dumps(given), reason=reason, namespace=namespace
+            )  # fmt: skip
+
+        if dry_run:
+            from pgsig.cli.triggers import show_effects
+            from pgsig.dry_run import what_if
+
+            show_effects(what_if(connection, order), output)
+            return
         if not no_wait:
             connection.execute("LISTEN pgsig_changes")
-        position = doors.act(
-            connection, operator, action.upper(), subject=subject, params=json.dumps(given), reason=reason, namespace=namespace
-        )  # fmt: skip
+        positions = order()
         if no_wait:
-            _told(position, output)
+            _told(positions[-1], output)
             return
 
         def rest(seconds: float) -> None:
             for _ in connection.notifies(timeout=seconds, stop_after=1):
                 pass
 
-        found = doors.wait_for_effects(lambda: doors.effects(connection, position), WAIT, rest)
+        def look() -> list[Row]:
+            found = [doors.effects(connection, position) for position in positions]
+            return [effect for effects in found for effect in effects] if all(found) else []
+
+        found = doors.wait_for_effects(look, WAIT, rest)
     if output == "json":
-        show_json({"id": position, "actions": found})
+        show_json({"id": positions[-1], "actions": found})
         return
     for effect in found:
         whose = f"{effect['workflow']}.{effect['operator']}: " if len(found) > 1 else ""
         show(harmless(f"{whose}{effect['text']}"))
     if not found:
-        show(str(position))
-        say(f"ordered as signal {position}; no worker has evaluated it within {WAIT:g} s: pgsig doctor")
+        show(str(positions[-1]))
+        say(f"ordered as signal {positions[-1]}; no worker has evaluated it within {WAIT:g} s: pgsig doctor")
 
 
 @click.command()

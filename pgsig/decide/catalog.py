@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pgsig.condition import Absent, Debounce, Group, Leaf, Node, Tick, Window, leaves, parse, walk
+from pgsig.condition import Absent, Debounce, Group, Leaf, Node, Tick, Window, leaves, parse, parts, walk
 from pgsig.condition.pattern import PatternIndex
-from pgsig.model import Operator, Rule
+from pgsig.model import Json, Operator, Rule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -15,7 +15,8 @@ class CompiledRule:
     """A rule with its tree. simple: one edge that fires at each match, so that it keeps no state.
 
     spans: (leaf numbers, seconds) of each `within`. windows: (leaf numbers, window) of each calendar window. absents: its absences.
-    timed: whether time alone can change what it says. custom: whether a SQL function has a say.
+    timed: whether time alone can change what it says. custom: whether a SQL function has a say. given: parameters that its ticks hand to
+    runs: (whether the rule never fires without that tick, the source of the tick, the parameters).
     """
 
     rule: Rule
@@ -30,6 +31,7 @@ class CompiledRule:
     custom: bool
     since_xmax: int
     since_open: frozenset[int]
+    given: tuple[tuple[bool, str, Json], ...] = ()
 
     def is_older(self, xid: int) -> bool:
         """Whether a transaction was visible when the rule was made: its signals are not for this rule."""
@@ -92,7 +94,16 @@ def compile_rule(rule: Rule, operator: Operator) -> CompiledRule:
         custom=any(isinstance(n, Leaf) and n.met_by for n in nodes),
         since_xmax=xmax,
         since_open=running,
+        given=tuple(_given(root, True)),
     )
+
+
+def _given(node: Node, always: bool) -> Iterator[tuple[bool, str, Json]]:
+    """The ticks below a node that hand parameters over. always: the rule does not fire without this node."""
+    if isinstance(node, Tick) and "params" in node.spec:
+        yield always, f"trigger:{node.name}", node.spec["params"]
+    for part in parts(node):
+        yield from _given(part, always and not (isinstance(node, Group) and node.kind in ("any", "at_least")))
 
 
 def _is_simple(root: Node) -> bool:

@@ -99,6 +99,7 @@ class _Decider:
             firing.depth,
             firing.evidence,
             firing.explanation,
+            params=_given(rule, signal),
         )
         self.decision.orders.append(order)
         self.follow(order)
@@ -266,6 +267,7 @@ class _Decider:
                     firing.depth,
                     firing.evidence,
                     firing.explanation,
+                    params=_given(rule, signal),
                     instead=instead or beaten,
                 )
                 self.decision.orders.append(order)
@@ -356,6 +358,18 @@ class _Decider:
             last[place] = found
         kept = {id(found) for found in last.values()}
         return [found for found in held if not found.hits or id(found) in kept]
+
+
+def _given(rule: CompiledRule, signal: Signal) -> Json:
+    """The parameters that a rule's ticks hand to the run: those of the tick that completes it as they stand in the tick, which a person
+    may have fired with others; and those of a tick that it cannot have fired without."""
+    found: dict[str, Json] = {}
+    for always, source, params in rule.given:
+        if always or source == signal.source:
+            found |= params
+    if signal.source.startswith("trigger:") and '"params"' in signal.value and signal.key == f"tick.{rule.operator.path}":
+        found |= json.loads(signal.value)["params"]
+    return found or None
 
 
 def _instead(rule: CompiledRule, firing: Firing) -> Result | None:

@@ -9,7 +9,7 @@ from time import monotonic
 
 from pgsig.errors import Problem
 from pgsig.model import Json
-from pgsig.store.database import LINE, Connection
+from pgsig.store.database import LINE, Connection, translated
 from pgsig.store.reading import Row, rows
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25  # seconds between two looks for what an order came to
@@ -58,6 +58,20 @@ def act(
     """
     given = {"operator": operator, "action": action, "subject": subject, "params": params}
     return _position(connection, "act", **given, reason=reason, namespace=namespace, source=source)
+
+
+def act_on(
+    connection: Connection, target: str, action: str, *, subject: str = "", params: str = "{}", reason: str = "",
+    namespace: str = "default", source: str | None = None,
+) -> list[int]:  # fmt: skip
+    """Order an action of `workflow.operator`, or of every operator of a workflow, all or none.
+
+    Returns the positions of the manual signals, in order of the operators' names. Raises like `act`.
+    """
+    given = {"subject": subject, "params": params, "reason": reason, "namespace": namespace, "source": source}
+    with translated(), connection.transaction():
+        found = [item["path"] for item in rows(connection, "targets", namespace=namespace, target=target)]
+        return [act(connection, path, action, **given) for path in found or [target]]  # type: ignore[arg-type]
 
 
 def pause(

@@ -33,6 +33,15 @@ def take(connection: Connection, limit: int) -> Taken:
     return taken
 
 
+def own(connection: Connection) -> list[Signal]:
+    """What the transaction itself has emitted, in its order."""
+    found = connection.execute(query("own_signals").encode()).fetchall()
+    return [
+        Signal(position, namespace, key, subject, value, source, at, int(xid), depth, run_id, event_id)
+        for position, namespace, key, subject, value, source, at, xid, depth, run_id, event_id in found
+    ]
+
+
 def ask(connection: Connection, questions: Sequence[tuple[Signal, str, bool]]) -> dict[tuple[int, str], object]:
     """Answers by (signal id, path): True, False or None for a predicate, a text or None for a correlation path."""
     if not questions:

@@ -16,7 +16,7 @@ from pgsig.condition import duration, missed, schedule
 from pgsig.condition.missed import Gap, Policy, Settled
 from pgsig.errors import InvalidInput, Problem
 from pgsig.model import Json
-from pgsig.store.database import Connection, query
+from pgsig.store.database import Connection, query, translated
 from pgsig.store.reading import Row, row, rows
 
 CHANNEL = "pgsig_definitions"  # notified by every apply, and by what people do with a trigger
@@ -335,7 +335,8 @@ def cancel_backfill(connection: Connection, number: int, *, reason: str = "", so
 
 def find(connection: Connection, operator: str, trigger: str | None, namespace: str = "default") -> Row:
     """A trigger with its place, by its operator and its name, the beginning of that, or None for the only one. Raises like `fire_now`."""
-    found = row(connection, "find_trigger", namespace=namespace, operator=operator, trigger=trigger)
+    with translated():
+        found = row(connection, "find_trigger", namespace=namespace, operator=operator, trigger=trigger)
     assert found is not None
     return found
 
@@ -359,7 +360,8 @@ def _note(connection: Connection, trigger: int, word: str, more: Json, reason: s
 
 
 def _id(connection: Connection, name: str, /, **given: Any) -> int:
-    return int(rows(connection, name, **given)[0]["id"])
+    with translated():
+        return int(rows(connection, name, **given)[0]["id"])
 
 
 def _utc(moment: datetime) -> str:

@@ -57,3 +57,21 @@ SELECT pgsig_private.fire_timers()
 
 -- name: depth_limit
 SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'depth_limit'
+
+-- name: own_signals
+-- What this transaction has emitted: for a dry run, which evaluates it itself.
+SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
+  FROM pgsig.signals s WHERE s.lane = ANY ('{0,1,2,3}') AND s.xid = pgsig_private.own_xid() ORDER BY s.id
+
+-- name: short_lock
+-- A dry run waits for nobody for long.
+SELECT set_config('lock_timeout', '3s', true)
+
+-- name: actions_by
+-- What was recorded because of some signals, in words.
+SELECT w.name AS workflow, o.name AS operator, a.subject, a.action, a.result, coalesce(r.name, 'manual') AS rule, pgsig_private.effect_text(a) AS text
+  FROM pgsig_private.action a
+  JOIN pgsig_private.operator o ON o.id = a.operator_id
+  JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+  LEFT JOIN pgsig_private.rule r ON r.id = a.rule_id
+ WHERE a.cause_id = ANY (%(causes)s::bigint[]) ORDER BY a.id

@@ -69,3 +69,7 @@ SELECT b.* FROM pgsig.backfills b
 
 -- name: backfill
 SELECT b.* FROM pgsig.backfills b WHERE b.id = %(id)s
+
+-- name: targets
+-- The operators that a name stands for: one, or all of a workflow.
+SELECT t.path FROM pgsig_private.targets(%(namespace)s, %(target)s, true) t ORDER BY t.path

@@ -1,0 +1,123 @@
+"""What is to come: the next due times of triggers, in UTC and in their own zone, with what a change of clocks does to them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from pgsig.condition import duration, missed, schedule
+from pgsig.condition.times import Times
+from pgsig.condition.words import words
+from pgsig.definition import Definition
+from pgsig.model import Json
+from pgsig.store.reading import Row
+
+AHEAD = timedelta(days=400)  # as far as warnings look: both changes of clocks of a year are in it
+MOST_WARNINGS = 3  # of one trigger
+
+
+@dataclass(frozen=True, slots=True)
+class Coming:
+    """due: in UTC. at: when it is fired, later than due by its jitter. local: due in the trigger's zone, with the zone's name.
+
+    note: what a change of clocks does to it.
+    """
+
+    trigger: Row
+    due: datetime
+    at: datetime
+    local: str
+    note: str | None
+
+    def as_dict(self) -> Row:
+        found: Row = {}
+        for name in ("namespace", "workflow", "operator", "trigger"):
+            if name in self.trigger:
+                found[name] = self.trigger[name]
+        found["due"] = self.due.isoformat()
+        if self.at != self.due:
+            found["at"] = self.at.isoformat()
+        found |= {"local": self.local, "words": words(self.trigger["spec"]), "note": self.note}
+        return found
+
+
+def coming(triggers: Iterable[Row], now: datetime, most: int) -> list[Coming]:
+    """The next `most` due times of triggers together, the soonest first. Each is a row with id, spec, and since where that is known.
+
+    Left out are triggers that are paused, and those that only a clock can ask.
+    """
+    return list(
+        _first(
+            heapq.merge(
+                *(_of(trigger, now) for trigger in triggers if not trigger.get("paused")), key=lambda one: one.due
+            ),
+            most,
+        )
+    )
+
+
+def next_of(trigger: Row, now: datetime, most: int) -> list[Coming]:
+    """The next `most` due times of one trigger, also of a paused one."""
+    return list(_first(_of(trigger, now), most))
+
+
+def _first(found: Iterator[Coming], most: int) -> Iterator[Coming]:
+    for _, one in zip(range(most), found, strict=False):
+        yield one
+
+
+def _of(trigger: Row, now: datetime) -> Iterator[Coming]:
+    spec = trigger["spec"]
+    try:
+        times = schedule.build(spec)
+    except (ValueError, TypeError, KeyError, StopIteration):
+        return
+    zone = schedule.zone_of(spec.get("tz", "UTC"))
+    late = duration.seconds(spec["jitter"]) if "jitter" in spec else 0.0
+    # What is settled ahead was skipped by hand.
+    after = max(now, trigger.get("since") or now).astimezone(UTC)
+    while (due := times.next(after)) is not None:
+        at = due + missed.jitter(str(trigger["id"]), due, late)
+        yield Coming(trigger, due, at, f"{due.astimezone(zone):%a %Y-%m-%d %H:%M:%S} {zone.key}", times.note(due))
+        after = due
+
+
+def warnings(definition: Definition, now: datetime) -> list[str]:
+    """What people should know of a definition's triggers: times that are past or never come, and changes of clocks that move some."""
+    found = []
+    for operator in definition.operators:
+        for trigger in operator.triggers:
+            place = f"{definition.workflow}.{operator.name}"
+            try:
+                times = schedule.build(trigger.spec)
+            except ValueError:
+                continue  # only a clock can ask it
+            if times.next(now) is None:
+                found.append(f"{place}: {words(trigger.spec)} is past, it will not come")
+            found += [f"{place}: {words(trigger.spec)}: {note}" for note in moved(trigger.spec, times, now)]
+    return found
+
+
+def moved(spec: Json, times: Times, now: datetime) -> list[str]:
+    """The first due times within 400 days that a change of clocks moves."""
+    from pgsig.condition.wall import changes
+
+    zone = schedule.zone_of(spec.get("tz", "UTC"))
+    zones = {
+        zone,
+        *(schedule.zone_of(part["tz"]) for part in spec.get("of", ()) if isinstance(part, dict) and "tz" in part),
+    }
+    found = []
+    for change in sorted(
+        (c for z in zones for year in (now.year, now.year + 1) for c in changes(z, year)), key=lambda c: c.at
+    ):
+        if not now < change.at < now + AHEAD:
+            continue
+        span = abs(change.jump)
+        for due in schedule.due_between(times, change.at - span - schedule.MICROSECOND, change.at + span, 20):
+            if (note := times.note(due)) is not None:
+                found.append(f"on {due.astimezone(zone):%Y-%m-%d} {note}")
+                break
+    return found[:MOST_WARNINGS]

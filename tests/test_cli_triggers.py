@@ -1,0 +1,102 @@
+"""`pgsig calendar`, `trigger` and `backfill`, and `act` on a workflow, as a person uses them."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+
+from pgsig.cli import cli, explain
+from pgsig.store.definitions import apply
+
+Connection = psycopg.Connection[Any]
+WORKFLOW = {
+    "workflow": "w",
+    "operators": {
+        "night": {"batch": {"command": ["true"]}, "start": {"cron": "30 2 * * *", "tz": "Europe/Berlin"}},
+        "hour": {"batch": {"command": ["true"]}, "start": {"every": "1h"}},
+    },
+}
+
+
+@pytest.fixture
+def run(database: str, monkeypatch: pytest.MonkeyPatch, connection: Connection) -> Any:
+    monkeypatch.setenv("DATABASE_URL", database)
+    apply(connection, WORKFLOW)
+
+    def call(*args: str) -> Result:
+        result = CliRunner().invoke(cli, list(args))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            explain(result.exception)  # type: ignore[arg-type]
+        return result
+
+    return call
+
+
+def test_the_calendar_tells_utc_and_local_time(run: Any) -> None:
+    told = run("calendar", "w.night", "-n", "3").stdout
+    assert told.count("Europe/Berlin") == 6
+    assert "every day at 02:30 Europe/Berlin" in told
+    found = json.loads(run("calendar", "w.night", "-n", "400", "-o", "json").stdout)
+    dues = [datetime.fromisoformat(one["due"]) for one in found]
+    assert all(later > sooner for sooner, later in itertools.pairwise(dues))
+    assert {one["note"] for one in found} >= {
+        None,
+        "the clocks jump over 02:30: due at 03:30",
+        "02:30 comes twice: due the first time",
+    }
+    both = json.loads(run("calendar", "w", "-o", "json").stdout)
+    assert len(both) == 10
+    assert {one["operator"] for one in both} >= {"hour"}
+
+
+def test_a_time_is_skipped_and_the_calendar_knows(run: Any) -> None:
+    before = json.loads(run("calendar", "w.hour", "-n", "2", "-o", "json").stdout)
+    assert run("trigger", "skip", "w.hour").exit_code == 0
+    (after,) = json.loads(run("calendar", "w.hour", "-n", "1", "-o", "json").stdout)
+    assert after["due"] == before[1]["due"]
+    assert "1 skipped" in run("trigger", "list", "w.hour").stdout
+
+
+def test_dry_runs_say_and_do_nothing(run: Any, connection: Connection) -> None:
+    assert run("trigger", "fire", "w.hour", "--dry-run").stdout.startswith(
+        "would START w.hour by start: recorded: run "
+    )
+    told = run("act", "w", "start", "--dry-run").stdout.splitlines()
+    assert [line.partition(": ")[0] for line in told] == ["would START w.hour", "would START w.night"]
+    assert connection.execute("SELECT count(*) FROM pgsig.signals").fetchone() == (0,)
+
+
+def test_a_backfill_is_planned_begun_listed_and_cancelled(run: Any) -> None:
+    now = datetime.now(UTC)
+    span = ("--from", (now - timedelta(hours=5)).isoformat(), "--to", now.isoformat())
+    assert len(run("backfill", "start", "w.hour", *span, "--dry-run").stdout.splitlines()) == 5
+    number = run("backfill", "start", "w.hour", *span, "--reason", "why not").stdout.strip()
+    assert "why not" in run("backfill", "list").stdout
+    assert run("backfill", "cancel", number).exit_code == 0
+    assert "cancelled" in run("backfill", "follow", number).stdout
+    assert run("backfill", "cancel", number).exit_code == 1
+    assert run("backfill", "start", "w.hour", "--from", "soon", "--to", "later").exit_code == 2
+
+
+def test_validate_warns_of_times_that_a_change_of_clocks_moves(run: Any, tmp_path: Path) -> None:
+    file = tmp_path / "workflow.json"
+    file.write_text(json.dumps(WORKFLOW))
+    result = run("validate", str(file))
+    assert result.exit_code == 0
+    assert "note: w.night: every day at 02:30 Europe/Berlin: on " in result.stderr
+    assert "the clocks jump over 02:30: due at 03:30" in result.stderr
+    assert "w.hour" not in result.stderr
+
+
+def test_paused_and_resumed_by_command(run: Any, connection: Connection) -> None:
+    assert run("trigger", "pause", "w.hour", "--mode", "drop").exit_code == 0
+    assert "paused (drop) since" in run("calendar", "w").stderr
+    assert run("trigger", "resume", "w.hour").exit_code == 0
+    assert connection.execute("SELECT count(*) FROM pgsig.triggers WHERE paused IS NOT NULL").fetchone() == (0,)

@@ -42,7 +42,7 @@ BEGIN
              pgsig_private.cursor, pgsig_private.trigger, pgsig_private.pool, pgsig_private.process TO pgsig_reader',
         'GRANT EXECUTE ON FUNCTION pgsig.why, pgsig_private.effects TO pgsig_reader',
         'GRANT pgsig_reader TO pgsig_operator',
-        'GRANT EXECUTE ON FUNCTION pgsig.act, pgsig.pause, pgsig.resume, pgsig.limit_pool TO pgsig_operator',
+        'GRANT EXECUTE ON FUNCTION pgsig.act, pgsig.pause, pgsig.resume, pgsig.fire, pgsig.pause_trigger, pgsig.cancel_backfill, pgsig.limit_pool TO pgsig_operator',
         'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgsig, pgsig_private TO pgsig_service',
         'GRANT USAGE ON ALL SEQUENCES IN SCHEMA pgsig_private TO pgsig_service',
         'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA pgsig, pgsig_private TO pgsig_service'

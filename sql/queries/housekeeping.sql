@@ -180,3 +180,21 @@ WITH longest AS (
     DELETE FROM pgsig_private.milestone m USING longest WHERE m.at < clock_timestamp() - (longest.days * 2 + 7) * interval '24 hours' RETURNING 1
 )
 SELECT (SELECT count(*) FROM gone), %(after)s::bigint, false
+
+-- name: prune_gaps
+-- Times that were left out go with the ticks of those days. There are few, and by no index: nothing waits for it.
+WITH gone AS (
+    DELETE FROM pgsig_private.gap g WHERE (g.trigger_id, g.last_due) IN (
+        SELECT o.trigger_id, o.last_due FROM pgsig_private.gap o WHERE o.recorded_at < pgsig_private.gone_before('tick_days') LIMIT %(limit)s)
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone), %(after)s::bigint, (SELECT count(*) FROM gone) >= %(limit)s
+
+-- name: prune_backfills
+-- One at a time: its times go with it.
+WITH gone AS (
+    DELETE FROM pgsig_private.backfill b WHERE b.id = (
+        SELECT o.id FROM pgsig_private.backfill o WHERE o.ended_at < pgsig_private.gone_before('tick_days') ORDER BY o.id LIMIT 1)
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone), %(after)s::bigint, EXISTS (SELECT FROM gone)

@@ -47,8 +47,11 @@ SELECT pgsig_private.begin_backfill(%(id)s, %(dues)s::timestamptz[], %(most)s, %
 SELECT pgsig.cancel_backfill(%(id)s, %(reason)s, %(source)s) AS id
 
 -- name: ticked
--- Which of these due times became ticks.
-SELECT t.due_at FROM pgsig_private.tick t WHERE t.trigger_id = %(id)s AND t.due_at = ANY (%(dues)s::timestamptz[])
+-- Which of these due times became ticks: those that are known, and of those whose tick was pruned, what lies in the time of the trigger and in no gap.
+SELECT d.due AS due_at FROM unnest(%(dues)s::timestamptz[]) d(due) JOIN pgsig_private.trigger t ON t.id = %(id)s
+ WHERE EXISTS (SELECT FROM pgsig_private.tick k WHERE k.trigger_id = t.id AND k.due_at = d.due)
+    OR (d.due > t.created_at AND d.due <= t.last_due
+        AND NOT EXISTS (SELECT FROM pgsig_private.gap g WHERE g.trigger_id = t.id AND d.due BETWEEN g.first_due AND g.last_due))
 
 -- name: triggers_in_force
 SELECT t.* FROM pgsig.triggers t

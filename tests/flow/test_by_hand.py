@@ -13,6 +13,7 @@ from pgsig.dry_run import what_if
 from pgsig.errors import InvalidInput, NotFound
 from pgsig.settings import Settings
 from pgsig.store import doors, triggers
+from pgsig.store.database import query
 from pgsig.store.reading import row
 from tests.flow.clock_years import TURNED
 from tests.flow.hands import Hands
@@ -285,3 +286,18 @@ def test_two_clocks_feed_a_backfill_no_faster_than_one(desk: Desk, database: str
         rival.commit()
     assert triggers.feed(desk.connection) == 1
     assert len(desk.dues()) == 3
+
+
+def test_what_was_left_out_and_old_backfills_go_with_the_ticks_of_those_days(desk: Desk, database: str) -> None:
+    shop(desk, {"every": "1h"})
+    desk.let_pass(NOON + 8.5 * HOUR)
+    number = triggers.backfill(desk.connection, "w.job", None, NOON + HOUR, NOON + 2 * HOUR)
+    triggers.cancel_backfill(desk.connection, number)
+    old = datetime.now(UTC) - timedelta(days=29)
+    desk.connection.execute("UPDATE pgsig_private.gap SET recorded_at = %s", [old])
+    desk.connection.execute("UPDATE pgsig_private.backfill SET created_at = %s, ended_at = %s", [old, old])
+    for chore in ("gaps", "backfills"):
+        desk.connection.execute(query(f"prune_{chore}").encode(), {"limit": 10, "after": 0})
+        assert desk.connection.execute(
+            f"SELECT count(*) FROM pgsig_private.{chore.rstrip('s')}".encode()
+        ).fetchone() == (0,)

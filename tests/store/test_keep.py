@@ -15,7 +15,7 @@ from pgsig.engine import Engine
 from pgsig.keeper import Keeper
 from pgsig.store.database import Connection as Mine
 from pgsig.store.database import connect, query
-from pgsig.store.housekeeping import CHORES, Progress, drop_old_partitions, look_after, prune
+from pgsig.store.housekeeping import CHORES, SELDOM, Progress, drop_old_partitions, look_after, prune
 from tests.support import wait_for
 from tests.support_core import Background, Connection, one, operator
 
@@ -440,7 +440,7 @@ def test_no_step_looks_at_more_than_it_may_and_none_looks_twice(keeper: Mine, co
     assert prune(keeper, Progress())["outcomes"] == 500
 
 
-@pytest.mark.parametrize("name", sorted(set(CHORES) - {"milestones", "kept"}))
+@pytest.mark.parametrize("name", sorted(set(CHORES) - set(SELDOM)))
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 def test_old_rows_are_found_by_index(keeper: Mine, connection: Connection, name: str, mode: str) -> None:
     """Of much history a step reads what it may look at."""

@@ -23,7 +23,7 @@ from pgsig.runner.fence import Fence
 from pgsig.runner.lease import Lease
 from pgsig.runner.lines import OUTAGE, RUNS, SIGNALS, Lines
 from pgsig.runner.output import Copier
-from pgsig.runner.reaping import bury_neighbours
+from pgsig.runner.reaping import bury_neighbours, end_leftovers
 from pgsig.runner.session import Say, SayReady, SayReload, SayState, Session
 from pgsig.runner.waiting import Waker, readable
 from pgsig.settings import Settings
@@ -64,6 +64,7 @@ class Link:
         self.output = Copier(settings.log_kib * 1024, OUTAGE)
         self._lease = Lease(settings, name, fence)
         self._alarms: list[float] = []
+        self._cleared: set[int] = set()  # dead runners of this machine of which nothing is left
         self._alone = 0  # reports to tell one by one, since that many together failed
         self._finish = threading.Event()
         self._give_up_at = float("inf")
@@ -225,8 +226,7 @@ class Link:
             # While a job of an older grant is being ended here, the newer one is not given away.
             if one.run_id not in known:
                 log.warning("run %s was granted, but the answer was lost: given back", one.run_id)
-                why = "its grant did not reach the runner"
-                jobs.report(work, jobs.Report(*key, State.RETRYING, reason=why, charged=False))
+                self._give_back(work, key, "its grant did not reach the runner")
 
     # ── what is told ──
 
@@ -336,8 +336,18 @@ class Link:
                 self._grants[grant.key] = True
         if grants:
             reached("link.granted")
+        clear = not grants or end_leftovers(work, self._cleared)
         for grant in grants:
-            self._tell(Granted(grant))
+            if clear:
+                self._tell(Granted(grant))
+            else:
+                self._give_back(work, grant.key, "a job of a dead runner on this machine cannot be ended", delay=1.0)
         if 0 < len(grants) < free:
             # There may be more behind some that could not be had. The jobs that just began go first.
             self._alarms.append(monotonic() + LOOK_AGAIN)
+
+    def _give_back(self, work: Connection, key: tuple[int, int], why: str, *, delay: float = 0.0) -> None:
+        """A grant that nothing came of: somebody shall have it, and nothing is charged."""
+        with self._lock:
+            self._grants.pop(key, None)
+        jobs.report(work, jobs.Report(*key, State.RETRYING, delay, reason=why, charged=False))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
+import threading
 from pathlib import Path
 
 from pgsig.failpoints import reached
@@ -12,6 +14,8 @@ from pgsig.runner import tree
 from pgsig.runner.place import kill_orphans
 from pgsig.store import jobs
 from pgsig.store.database import Connection
+
+log = logging.getLogger(__name__)
 
 
 def bury_neighbours(work: Connection, process: int) -> None:
@@ -23,6 +27,29 @@ def bury_neighbours(work: Connection, process: int) -> None:
         dead = found is None or found.zombie or found.started != other.detail.get("started")
         if dead and kill_orphans(str(other.detail.get("mark"))):
             jobs.leave(work, other.id)
+
+
+def end_leftovers(work: Connection, cleared: set[int]) -> bool:
+    """Make sure that no runner that was declared dead still executes anything on this machine: it may be frozen, and its guard killed.
+
+    cleared: ids of the runners of which that is known; grows. False: something of a job cannot be ended (now).
+    """
+    if all(gone.id in cleared for gone in jobs.gone_neighbours(work, machine())):
+        return True
+    # Who is there is looked at before who is gone: a runner that thaws meanwhile and joins anew is not gone any more.
+    there = tree.census().values()
+    gone = {gone.id: f"/{gone.detail.get('mark')}/".encode() for gone in jobs.gone_neighbours(work, machine())}
+    left = [process for process in there if not process.zombie and tree.mentions(process.pid, gone.values())]
+
+    def living() -> list[tree.Process]:
+        now = ((process, tree.look(process.pid)) for process in left)
+        return [was for was, found in now if found and found.started == was.started and not found.zombie]
+
+    if left:
+        log.warning("processes %s belong to runners that were declared dead: ended", [process.pid for process in left])
+    clear = tree.kill_until_gone(living, threading.Event().wait)
+    cleared |= set(gone) if clear else set()
+    return clear
 
 
 def machine() -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 TICK = os.sysconf("SC_CLK_TCK")
@@ -94,6 +94,16 @@ def marked(pid: int, mark: bytes) -> bool:
             return b"\0" + mark + b"\0" in b"\0" + file.read() + b"\0"
     except OSError:
         return False
+
+
+def mentions(pid: int, parts: Collection[bytes]) -> bool:
+    """Whether any of `parts` stands in a process's environment."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environment = file.read()
+    except OSError:
+        return False
+    return any(part in environment for part in parts)
 
 
 def carriers(mark: bytes) -> list[Process]:

@@ -171,7 +171,16 @@ def leave(connection: Connection, process: int) -> None:
 
 
 def neighbours(connection: Connection, process: int, machine: str) -> list[Neighbour]:
-    rows = all_rows(connection, "neighbours", process=process, machine=machine)
+    """The other runners of a machine that are not known to have ended."""
+    return _neighbours(all_rows(connection, "neighbours", process=process, machine=machine))
+
+
+def gone_neighbours(connection: Connection, machine: str) -> list[Neighbour]:
+    """The runners of a machine that ended or were declared dead within a day, and have not joined anew."""
+    return _neighbours(all_rows(connection, "gone_neighbours", machine=machine))
+
+
+def _neighbours(rows: list[dict[str, Any]]) -> list[Neighbour]:
     return [Neighbour(row["id"], row["pid"], _decoded(row["detail"])[0]) for row in rows]
 
 

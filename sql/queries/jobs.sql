@@ -20,6 +20,12 @@ UPDATE pgsig_private.process SET ended_at = clock_timestamp() WHERE id = %(proce
 SELECT id, pid, detail::text FROM pgsig_private.process
  WHERE role = 'runner' AND ended_at IS NULL AND id <> %(process)s AND detail->>'machine' = %(machine)s
 
+-- name: gone_neighbours
+-- The runners of this machine, since this boot, that ended or were declared dead, and have not joined anew. Whether they know it is another question.
+SELECT p.id, p.pid, p.detail::text FROM pgsig_private.process p
+ WHERE p.role = 'runner' AND p.ended_at > clock_timestamp() - interval '1 day' AND p.detail->>'machine' = %(machine)s
+   AND NOT EXISTS (SELECT FROM pgsig_private.process a WHERE a.role = 'runner' AND a.ended_at IS NULL AND a.detail->>'mark' = p.detail->>'mark')
+
 -- name: claim
 -- Runs for the free places of a runner, each with a new epoch.
 SELECT id, epoch, attempt, generation, namespace, workflow, operator, subject, kind, spec::text, params::text, cause::text,

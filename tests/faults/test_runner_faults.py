@@ -109,6 +109,41 @@ def test_a_frozen_runner_loses_its_jobs_before_another_starts_them(
             do.wait_state(connection, run, "stopped")
 
 
+def test_a_frozen_runner_whose_guard_was_killed_does_not_overlap_its_successor(
+    connection: Connection, database: str, tmp_path: Path
+) -> None:
+    """Two faults at once: nobody is left to end the jobs at the end of the lease, so whoever takes the run over on this machine does."""
+    file = tmp_path / "file"
+    with do.runner_process(do.settings(database, tmp_path / "spool", lease_seconds=2.0)) as first:
+        run = do.start(connection, witness(connection, file))
+        do.wait_state(connection, run, "running")
+        wait_for(lambda: begun(file))
+        first.send_signal(signal.SIGSTOP)
+        for guard in guards(first.pid):
+            os.kill(guard, signal.SIGKILL)
+        with do.running(do.settings(database, tmp_path / "other", lease_seconds=2.0), "second"):
+            do.wait_state(connection, run, "running", attempt=2, timeout=10)
+            wait_for(lambda: len(begun(file)) == 2 and last_seen(file, begun(file)[1]))
+            old, new = begun(file)
+            assert not do.alive(old)
+            assert do.alive(new)
+            first.send_signal(signal.SIGCONT)
+            do.stop(connection, run)
+            do.wait_state(connection, run, "stopped")
+
+
+def guards(runner: int) -> list[int]:
+    """The guard processes of a runner."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, ValueError):
+            parent = int((folder / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+            if parent == runner and b"pgsig.runner.guard" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    assert found
+    return found
+
+
 def test_an_operator_may_prefer_to_keep_running_without_a_lease(
     connection: Connection, database: str, tmp_path: Path
 ) -> None:

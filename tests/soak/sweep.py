@@ -33,8 +33,6 @@ GUARDS_PATIENCE = 2.0  # seconds for a guard to come past its own once its runne
 RUNNERS = tuple(f"r{number}" for number in range(4))  # most names are theirs
 RATE = 25  # signals a second
 NEED_SERVICES = ("link.ready", "link.was_ready", "link.reload", "link.reloaded", "link.ordered", "run.stopping")
-# Reached while the runner is frozen: a guard that is killed there is a second fault at once. `--only guard.fencing` shows what follows.
-TWO_FAULTS = ("guard.fencing",)
 COMMANDS = 0.08  # of them order services about: without, some names are never reached
 
 
@@ -164,7 +162,7 @@ def sweep(
     times: int, *, only: str = "", seed: int = 1, minutes: float = 90, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Returns the report."""
-    names = sorted(name for name in NAMES if only in name and (only or name not in TWO_FAULTS))
+    names = sorted(name for name in NAMES if only in name)
     begin = monotonic()
     slots = (*WORKERS, *RUNNERS, *CLOCKS, *EMITTERS)
     arena = Arena(seed, signals=10**9, seconds=10**9 / RATE, slots=slots, say=say)

@@ -78,7 +78,11 @@ def settings_of(database_url: str | None = None, *, find: bool = True, **given: 
 @contextmanager
 def connected(database_url: str | None = None) -> Iterator[Connection]:
     """A connection for one command, in autocommit mode. Raises Unavailable."""
+    import logging
+
     from pgsig.store.database import connect
 
+    # Ctrl-C in the middle of a query is no news to whoever pressed it.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     with connect(settings_of(database_url).database_url, name="tool") as connection:
         yield connection

@@ -367,7 +367,11 @@ def _given(rule: CompiledRule, signal: Signal) -> Json:
     for always, source, params in rule.given:
         if always or source == signal.source:
             found |= params
-    if signal.source.startswith("trigger:") and '"params"' in signal.value and signal.key == f"tick.{rule.operator.path}":
+    if (
+        signal.source.startswith("trigger:")
+        and '"params"' in signal.value
+        and signal.key == f"tick.{rule.operator.path}"
+    ):
         found |= json.loads(signal.value)["params"]
     return found or None
 

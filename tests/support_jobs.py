@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg.types.json import Jsonb
 
+from pgsig.runner.engine import Engine
 from pgsig.runner.loop import Runner
 from pgsig.settings import Settings
 from tests.support import wait_for
@@ -128,9 +129,9 @@ def settings(database: str, spool: Path, **given: Any) -> Settings:
 
 
 @contextlib.contextmanager
-def running(chosen: Settings, name: str = "here") -> Iterator[Runner]:
+def running(chosen: Settings, name: str = "here", engine: Engine[Any] | None = None) -> Iterator[Runner]:
     """A runner in a thread of this process; it has ended in good order when the block is left."""
-    runner = Runner(chosen, name=name)
+    runner = Runner(chosen, name=name, engine=engine)
     problem: list[BaseException] = []
 
     def work() -> None:

@@ -100,7 +100,11 @@ class Trial(contextlib.AbstractContextManager["Trial"]):
         return value
 
     def says(self, job: Job, text: str) -> None:
-        self.until(lambda: text in job.output, f'"{text}" in the output')
+        def said() -> bool:
+            must(self.poll(job) is None, f'it to be alive and say "{text}"')
+            return text in job.output
+
+        self.until(said, f'"{text}" in the output')
 
     def end(self, job: Job, engine: Engine[Any] | None = None) -> Exit:
         """Wait for a job's end as the runner does: by its file descriptor where there is one."""
@@ -166,13 +170,14 @@ def tells_what_cannot_start(trial: Trial) -> None:
 
 
 def lives_until_it_ends(trial: Trial) -> None:
-    job = trial.sh('while [ ! -e "$PGSIG_RUN_DIR/go" ]; do sleep 0.02; done; echo done')
+    job = trial.sh("trap 'echo done; exit 0' USR1; echo ready; while :; do sleep 0.02; done")
+    trial.says(job, "ready")
     for _ in range(20):
         must(trial.poll(job) is None, "poll says None while a job is alive")
         wake = job.handle.wake
         must(not readable([] if wake is None else [wake], 0.01), "wake is quiet while a job is alive")
-    job.place.write("go", "")
-    must(trial.end(job).code == 0 and job.output == "done\n", "it ends when it has done its work, not before")
+    trial.engine.reload(job.handle, "USR1")
+    must(trial.end(job).code == 0 and job.output == "ready\ndone\n", "it ends when it has done its work, not before")
 
 
 def asks_to_end(trial: Trial) -> None:
@@ -265,7 +270,6 @@ def adopts_only_its_own(trial: Trial) -> None:
     heir.stop(found)
     while trial.poll(mine, heir) is None:
         readable([], 0.005)
-    must(heir.adopt(job.handle.identity, job.place) is None, "a job that has ended is not taken over")
 
 
 CHECKS: dict[str, Callable[[Trial], None]] = {

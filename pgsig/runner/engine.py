@@ -42,7 +42,8 @@ class Exit:
 
 
 class Handle(Protocol):
-    """What an engine keeps of a job that it has started."""
+    """What an engine keeps of a job that it has started. identity: of an engine that is not lasting, it begins with the process id and the
+    start time of the job's first process."""
 
     @property
     def identity(self) -> str:
@@ -57,7 +58,14 @@ H = TypeVar("H", bound=Handle)
 
 
 class Engine(Protocol[H]):
-    """See the module. `H` is the engine's own kind of handle; the runner hands them back as they are."""
+    """See the module. `H` is the engine's own kind of handle; the runner hands them back as they are.
+
+    lasting: whether its jobs outlive their runner. The next one takes them over by `adopt`, and one that ends, or whose grant is over,
+    lets them go without ending them. No guard looks after them. On a runner's own machine they must carry neither PGSIG_RUNNER nor a
+    path into its spool, by which the next runner knows what a dead one has left.
+    """
+
+    lasting: bool
 
     def start(self, grant: Grant, place: Place) -> H:
         """Begin a job. Its output goes to `place.output`, its environment is `place.env`. Raises NotStarted."""
@@ -75,7 +83,8 @@ class Engine(Protocol[H]):
         """Send the Unix signal named `by` (HUP, USR1, USR2). False: there is nobody to get it."""
 
     def adopt(self, identity: str, place: Place) -> H | None:
-        """Take over a job that another runner started, or None where that cannot be done, or the job is gone."""
+        """Take over a job that another runner started, or None where that cannot be done, or the job is gone. From here on its
+        output goes to `place.output`. One that has ended meanwhile is taken over for its end, where that is known."""
 
     def close(self) -> None:
         """Release what the engine holds. No jobs are left."""

@@ -226,7 +226,7 @@ class Link:
             # While a job of an older grant is being ended here, the newer one is not given away.
             if one.run_id not in known:
                 log.warning("run %s was granted, but the answer was lost: given back", one.run_id)
-                self._give_back(work, key, "its grant did not reach the runner")
+                self._give_back(work, key, one.handle, "its grant did not reach the runner")
 
     # ── what is told ──
 
@@ -341,13 +341,17 @@ class Link:
             if clear:
                 self._tell(Granted(grant))
             else:
-                self._give_back(work, grant.key, "a job of a dead runner on this machine cannot be ended", delay=1.0)
+                self._give_back(
+                    work, grant.key, grant.handle, "a job of a dead runner on this machine cannot be ended", delay=1.0
+                )
         if 0 < len(grants) < free:
             # There may be more behind some that could not be had. The jobs that just began go first.
             self._alarms.append(monotonic() + LOOK_AGAIN)
 
-    def _give_back(self, work: Connection, key: tuple[int, int], why: str, *, delay: float = 0.0) -> None:
-        """A grant that nothing came of: somebody shall have it, and nothing is charged."""
+    def _give_back(
+        self, work: Connection, key: tuple[int, int], handle: str | None, why: str, *, delay: float = 0.0
+    ) -> None:
+        """A grant that nothing came of: somebody shall have it, and nothing is charged. handle: of a job that waits to be taken over."""
         with self._lock:
             self._grants.pop(key, None)
-        jobs.report(work, jobs.Report(*key, State.RETRYING, delay, reason=why, charged=False))
+        jobs.report(work, jobs.Report(*key, State.RETRYING, delay, reason=why, charged=False, handle=handle))

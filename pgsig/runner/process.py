@@ -73,6 +73,7 @@ class ProcessEngine:
     """
 
     name = "process"
+    lasting = False
 
     def __init__(self, settings: Settings | None = None, mark: str = "") -> None:
         self.preload = settings.preload if settings else ()

@@ -80,6 +80,11 @@ class Supervisor:
         """Start nothing more, and ask all jobs to end: their runs go on elsewhere. drain: seconds that batch runs have to end by
         themselves."""
         self.stopping = True
+        for job in list(self.jobs.values()):
+            if self.engine.lasting and not job.why:
+                self._let_go(job)
+                outcome = Outcome(How.HANDED_OVER, detail="its runner was shut down, its job goes on")
+                self._conclude(job.session, outcome, handle=job.handle.identity)
         for job in self.jobs.values():
             job.drain_until = monotonic() + (drain if job.grant.kind == Kind.BATCH else 0.0)
         self._watch()
@@ -88,7 +93,8 @@ class Supervisor:
         """Kill everything, after an error that nobody thought of."""
         self.stopping = True
         for job in self.jobs.values():
-            self.engine.kill(job.handle)
+            if not self.engine.lasting:
+                self.engine.kill(job.handle)
 
     def hear(self, event: Event) -> None:
         """What the database wants."""
@@ -101,8 +107,8 @@ class Supervisor:
             case Dispossessed(done):
                 self._dispossessed = done
                 self._waiting.clear()
-                for job in self.jobs.values():
-                    self._end_now(job, "over")
+                for job in list(self.jobs.values()):
+                    self._over(job)
                 self._confirm()
             case StopWanted() | ReloadWanted() | GrantOver() | Probed():
                 found = self.jobs.get(event.run)
@@ -115,7 +121,7 @@ class Supervisor:
                 elif isinstance(event, Probed):
                     self._probed(found, event.problem)
                 else:
-                    self._end_now(found, "over")
+                    self._over(found)
 
     # ── beginning ──
 
@@ -123,7 +129,9 @@ class Supervisor:
         session = Session(grant)
         if self.stopping or not self.fence.good or self._dispossessed:
             # It would be killed at once. Nothing has begun, so nothing is charged.
-            self._conclude(session, Outcome(How.HANDED_OVER, detail="its runner could not start it in time"))
+            self._conclude(
+                session, Outcome(How.HANDED_OVER, detail="its runner could not start it in time"), handle=grant.handle
+            )
             return
         reached("run.starting")
         try:
@@ -139,7 +147,8 @@ class Supervisor:
             session.tail = Tail(session.place.output, self.settings.log_kib * 1024)
             self.door.admit(session)
             reached("run.placed")
-            handle = self._adopted(session) or self.engine.start(grant, session.place)
+            adopted = self._adopted(session)
+            handle = adopted or self.engine.start(grant, session.place)
         except NotStarted as error:
             self._conclude(session, Outcome(How.NOT_STARTED, detail=error.reason, hopeless=error.hopeless))
             return
@@ -151,14 +160,21 @@ class Supervisor:
             return
         reached("run.spawned")
         now = monotonic()
-        self.fence.began(handle.identity, session.place.mark, keep=grant.spec.get("on_lease_loss") == "keep")
+        if not self.engine.lasting:
+            self.fence.began(handle.identity, session.place.mark, keep=grant.spec.get("on_lease_loss") == "keep")
         reached("run.began")
+        began_at = now - (grant.ran_for or 0.0) if adopted else now
         job = Job(
-            session, handle, began_at=now, health=health.begin(care, now) if care else None, timeout_at=now + timeout
+            session,
+            handle,
+            began_at=began_at,
+            health=health.begin(care, now) if care else None,
+            timeout_at=began_at + timeout,
         )
         self.jobs[grant.id] = job
         self.link.output.follow(session)
-        self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=handle.identity)))
+        left = handle.identity if self.engine.lasting else None
+        self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=left)))
         # A batch run has nobody to be ready for, unless it takes over from another.
         if grant.spec.get("ready", "start") == "start" and (grant.kind == Kind.STREAMING or grant.handover_of):
             self.link.say(SayReady(session))
@@ -258,10 +274,22 @@ class Supervisor:
                 with job.session.changed:
                     job.session.changed.notify_all()
 
-    def _end_now(self, job: Job, why: str) -> None:
-        job.why = why
+    def _over(self, job: Job) -> None:
+        """Its grant is another's now, or nobody's: nothing is to be said of it any more."""
+        job.why = "over"
         job.session.end()
-        job.kill_at = monotonic()
+        if self.engine.lasting:  # who has the run now has this very job
+            self._let_go(job)
+            self._forget(job)
+        else:
+            job.kill_at = monotonic()
+
+    def _let_go(self, job: Job) -> None:
+        del self.jobs[job.grant.id]
+
+    def _forget(self, job: Job) -> None:
+        self.door.dismiss(job.session)
+        self.link.forget(job.session)
 
     def _fenced(self, pid: int) -> None:
         for job in self.jobs.values():
@@ -292,17 +320,24 @@ class Supervisor:
     def _ended(self, job: Job, end: Exit) -> None:
         del self.jobs[job.grant.id]
         reached("run.ended")
-        self.fence.ended(job.handle.identity)
+        if not self.engine.lasting:
+            self.fence.ended(job.handle.identity)
         if job.why == "over":
-            self.door.dismiss(job.session)
-            self.link.forget(job.session)
+            self._forget(job)
         else:
             self._conclude(job.session, job.outcome(end), monotonic() - job.began_at, end)
         if next_grant := self._waiting.pop(job.grant.id, None):
             self._start(next_grant)
 
-    def _conclude(self, session: Session, outcome: Outcome, ran_for: float = 0.0, end: Exit | None = None) -> None:
-        """Say what becomes of a run. end: of its job, where it had one."""
+    def _conclude(
+        self,
+        session: Session,
+        outcome: Outcome,
+        ran_for: float = 0.0,
+        end: Exit | None = None,
+        handle: str | None = None,
+    ) -> None:
+        """Say what becomes of a run. end: of its job, where it had one. handle: of its job, where it is alive."""
         grant = session.grant
         fate = after(
             grant.kind, grant.spec, outcome=outcome, attempt=grant.attempt, ran_for=ran_for,
@@ -311,7 +346,7 @@ class Supervisor:
         session.end()
         self.door.dismiss(session)
         report = Report(
-            *grant.key, fate.state, fate.delay, outcome.exit_code, fate.reason, fate.charged, fate.failures,
+            *grant.key, fate.state, fate.delay, outcome.exit_code, fate.reason, fate.charged, fate.failures, handle,
             cpu_seconds=end.cpu_seconds if end else None, memory_peak=end.memory_peak if end else None,
         )  # fmt: skip
         self.link.say(SayState(session, report))

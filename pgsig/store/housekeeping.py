@@ -14,8 +14,9 @@ from time import monotonic
 import psycopg
 from psycopg import sql
 
-from pgsig.decide.retry import How, Outcome, after
+from pgsig.decide.retry import How, Next, Outcome, after
 from pgsig.failpoints import reached
+from pgsig.model import State
 from pgsig.store import jobs
 from pgsig.store.database import Connection, query
 
@@ -48,6 +49,10 @@ def reap(connection: Connection, *, quiet: float) -> int:
         then = after(
             run.kind, run.spec, outcome=lost, attempt=run.attempt, ran_for=0.0, failures_in_a_row=run.failures, rng=_RNG
         )
+        if run.handle:
+            then = Next(
+                State.RETRYING, reason="its runner was lost, its job goes on", failures=run.failures, charged=False
+            )
         report = jobs.Report(
             run.run_id, run.epoch, then.state, then.delay, None, then.reason, then.charged, then.failures, run.handle
         )

@@ -26,7 +26,8 @@ class Grant:
 
     epoch: the fencing token; what is reported under another one changes nothing. cause, checkpoint: JSON text, as the job gets
     it. failures: young ends in a row before this attempt. handle: the engine's name of a job that an earlier runner left, which this
-    one may take over. since: the log as it was when the run was granted, a snapshot. problem: why the rest cannot be relied on, or "".
+    one may take over. ran_for: seconds since that one began. since: the log as it was when
+    the run was granted, a snapshot. problem: why the rest cannot be relied on, or "".
     """
 
     id: int
@@ -47,6 +48,7 @@ class Grant:
     checkpoint: str | None = None
     failures: int = 0
     handle: str | None = None
+    ran_for: float | None = None
     since: str = ""
     problem: str = ""
 

@@ -87,16 +87,16 @@ BEGIN
     END IF;
     IF p ? 'stops' THEN
         -- After the new runs: one of this very batch may be among them. What has not begun, or waits for its next attempt, ends here and
-        -- now; the rest is for its runner to stop.
+        -- now, unless a job of it is alive without a runner; the rest is for its runner to stop.
         WITH ordered AS (
             SELECT r.id FROM pgsig_private.run r
              WHERE r.id IN (SELECT jsonb_array_elements_text(p->'stops')::bigint) ORDER BY r.id FOR UPDATE
         ), gone AS (
             UPDATE pgsig_private.run r SET state = 'stopped', desired = 'stop', ended_at = clock_timestamp(), claimable_at = NULL, blocked = false
-              FROM ordered WHERE r.id = ordered.id AND r.state IN ('queued', 'retrying') RETURNING r.id
+              FROM ordered WHERE r.id = ordered.id AND r.state IN ('queued', 'retrying') AND r.handle IS NULL RETURNING r.id
         ), asked AS (
             UPDATE pgsig_private.run r SET desired = 'stop'
-              FROM ordered WHERE r.id = ordered.id AND r.state IN ('starting', 'running')
+              FROM ordered WHERE r.id = ordered.id AND (r.state IN ('starting', 'running') OR r.state = 'retrying' AND r.handle IS NOT NULL)
         )
         SELECT array_agg(id) INTO v_gone FROM gone;
     END IF;

@@ -180,7 +180,7 @@ BEGIN
         END IF;
         UPDATE pgsig_private.run r
            SET state = 'starting', runner_id = p_runner, slot = v_slot, epoch = r.epoch + 1, claimed_at = clock_timestamp(),
-               claimable_at = NULL, started_at = NULL, ready_at = NULL
+               claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END, ready_at = NULL
          WHERE r.id = v_run.id;
         UPDATE pgsig_private.instance i SET observed = 'starting', run_id = v_run.id, changed_at = clock_timestamp()
          WHERE i.operator_id = v_run.operator_id AND i.subject = v_run.subject;
@@ -244,7 +244,7 @@ $$;
 -- A runner says what became of a run it was granted. 'stale': the grant is no longer its own, and nothing was changed.
 -- retrying carries the delay until the next attempt. A run that was asked to stop does not retry. An attempt that is not charged (its runner
 -- shut down, or it never began) goes on under its number: nothing of the job's doing has failed. handle: the engine's name of the job, while
--- there is one that another runner could take over.
+-- there is one that another runner could take over; until one has, it is alive without anybody to stop it, and has begun when it began.
 CREATE OR REPLACE FUNCTION pgsig_private.report(
     p_run bigint, p_epoch bigint, p_state text, p_delay interval DEFAULT NULL, p_exit_code integer DEFAULT NULL,
     p_reason text DEFAULT NULL, p_charged boolean DEFAULT true, p_failures integer DEFAULT NULL, p_handle text DEFAULT NULL,
@@ -260,7 +260,7 @@ BEGIN
     IF v_run.id IS NULL OR v_run.epoch <> p_epoch OR v_run.state NOT IN ('starting', 'running') THEN
         RETURN 'stale';
     END IF;
-    IF v_state = 'retrying' AND v_run.desired = 'stop' THEN
+    IF v_state = 'retrying' AND v_run.desired = 'stop' AND p_handle IS NULL THEN
         v_state := 'stopped';
     END IF;
     IF v_state = v_run.state THEN
@@ -275,7 +275,7 @@ BEGIN
            -- Of all attempts together: what the run has cost.
            cpu_seconds = CASE WHEN p_cpu_seconds IS NULL THEN r.cpu_seconds ELSE coalesce(r.cpu_seconds, 0) + p_cpu_seconds END,
            memory_peak = greatest(r.memory_peak, p_memory_peak),
-           started_at = CASE WHEN v_state = 'running' THEN clock_timestamp() ELSE r.started_at END,
+           started_at = CASE WHEN v_state <> 'running' OR r.handle = p_handle THEN r.started_at ELSE clock_timestamp() END,
            ended_at = CASE WHEN v_state IN ('succeeded', 'failed', 'stopped', 'lost') THEN clock_timestamp() END,
            -- A new attempt is a new grant: whoever held the old one is fenced off from here on.
            epoch = CASE WHEN v_state IN ('retrying', 'lost') THEN r.epoch + 1 ELSE r.epoch END,
@@ -346,9 +346,9 @@ BEGIN
     IF v_run.handover_of IS NOT NULL THEN
         PERFORM pgsig_private.record(jsonb_build_object('stops', jsonb_build_array(v_run.handover_of)));
     END IF;
-    -- One that waits for its next attempt has nobody to stop it: it ends here.
+    -- One that waits for its next attempt has nobody to stop it: it ends here, unless its job is alive.
     UPDATE pgsig_private.run r SET desired = 'stop', state = 'stopped', ended_at = clock_timestamp(), claimable_at = NULL, blocked = false
-     WHERE r.id = v_run.handover_of AND r.state IN ('queued', 'retrying');
+     WHERE r.id = v_run.handover_of AND r.state IN ('queued', 'retrying') AND r.handle IS NULL;
     IF FOUND THEN
         PERFORM pgsig_private.settle(v_run.operator_id, v_run.subject);
         PERFORM pgsig_private.emit_states(ARRAY[v_run.handover_of], 'stopped');

@@ -27,10 +27,14 @@ SELECT p.id, p.pid, p.detail::text FROM pgsig_private.process p
    AND NOT EXISTS (SELECT FROM pgsig_private.process a WHERE a.role = 'runner' AND a.ended_at IS NULL AND a.detail->>'mark' = p.detail->>'mark')
 
 -- name: claim
--- Runs for the free places of a runner, each with a new epoch.
-SELECT id, epoch, attempt, generation, namespace, workflow, operator, subject, kind, spec::text, params::text, cause::text,
-       action, depth, handover_of, checkpoint::text, failures, handle, pgsig_private.here()::text AS since
-  FROM pgsig_private.claim(%(runner)s, %(pools)s::text[], %(capacity)s, %(labels)s::text[])
+-- Runs for the free places of a runner, each with a new epoch. The join sees them as they were before. ran_for: how long a job that waits to
+-- be taken over has been running.
+SELECT c.id, c.epoch, c.attempt, c.generation, c.namespace, c.workflow, c.operator, c.subject, c.kind, c.spec::text, c.params::text,
+       c.cause::text, c.action, c.depth, c.handover_of, c.checkpoint::text, c.failures, c.handle,
+       CASE WHEN c.handle IS NOT NULL THEN extract(epoch FROM clock_timestamp() - r.started_at)::float8 END AS ran_for,
+       pgsig_private.here()::text AS since
+  FROM pgsig_private.claim(%(runner)s, %(pools)s::text[], %(capacity)s, %(labels)s::text[]) c
+  JOIN pgsig_private.run r ON r.id = c.id
 
 -- name: held
 -- What the database believes that a runner holds.

@@ -1,4 +1,4 @@
-"""The suite that every engine passes: the process engine, and some that are wrong on purpose."""
+"""The suite that every engine passes: the process engine, one whose jobs outlive their runner, and some that are wrong on purpose."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pgsig.runner.engine import Engine, Exit
 from pgsig.runner.place import Place, kill_orphans
 from pgsig.runner.process import ProcessEngine, ProcessHandle
 from pgsig.settings import Settings
+from tests.lasting_engine import LastingEngine
 from tests.support import wait_for
 
 
@@ -27,10 +28,10 @@ def cold(settings: Settings, _: str) -> Engine[Any]:
     return ProcessEngine(settings)
 
 
-@pytest.mark.parametrize("make", [warm, cold], ids=["warm", "cold"])
+@pytest.mark.parametrize("make", [warm, cold, LastingEngine], ids=["warm", "cold", "lasting"])
 @pytest.mark.parametrize("name", CHECKS)
 def test_an_engine_holds_what_it_has_to(make: Callable[..., Engine[Any]], name: str, tmp_path: Path) -> None:
-    with Trial(make, tmp_path) as trial:
+    with Trial(make, tmp_path / "runners", Settings(spool=tmp_path)) as trial:
         CHECKS[name](trial)
 
 

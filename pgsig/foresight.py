@@ -12,7 +12,9 @@ from pgsig.condition.times import Times
 from pgsig.condition.words import words
 from pgsig.definition import Definition
 from pgsig.model import Json
-from pgsig.store.reading import Row
+from pgsig.store import triggers
+from pgsig.store.database import Connection
+from pgsig.store.reading import Row, rows
 
 AHEAD = timedelta(days=400)  # as far as warnings look: both changes of clocks of a year are in it
 MOST_WARNINGS = 3  # of one trigger
@@ -43,7 +45,7 @@ class Coming:
         return found
 
 
-def coming(triggers: Iterable[Row], now: datetime, most: int) -> list[Coming]:
+def coming(found: Iterable[Row], now: datetime, most: int) -> list[Coming]:
     """The next `most` due times of triggers together, the soonest first. Each is a row with id, spec, and since where that is known.
 
     Left out are triggers that are paused, and those that only a clock can ask.
@@ -51,7 +53,7 @@ def coming(triggers: Iterable[Row], now: datetime, most: int) -> list[Coming]:
     return list(
         _first(
             heapq.merge(
-                *(_of(trigger, now) for trigger in triggers if not trigger.get("paused")), key=lambda one: one.due
+                *(_of(trigger, now) for trigger in found if not trigger.get("paused")), key=lambda one: one.due
             ),
             most,
         )
@@ -61,6 +63,21 @@ def coming(triggers: Iterable[Row], now: datetime, most: int) -> list[Coming]:
 def next_of(trigger: Row, now: datetime, most: int) -> list[Coming]:
     """The next `most` due times of one trigger, also of a paused one."""
     return list(_first(_of(trigger, now), most))
+
+
+def told(connection: Connection, found: list[Row], most: int) -> list[Row]:
+    """The same triggers, each with its `words`, its `next` due times, and the `gaps` that were left out last."""
+    now = triggers.now(connection)
+    gaps = rows(connection, "gaps_of_triggers", triggers=[item["id"] for item in found], limit=3)
+    for item in found:
+        item["words"] = words(item["spec"])
+        ahead = next_of(item, now, most)
+        item["next"] = [{"due": one.due, "at": one.at, "local": one.local, "note": one.note} for one in ahead]
+        item["gaps"] = [
+            {name: gap[name] for name in ("first_due", "last_due", "times", "why", "by_whom", "reason", "recorded_at")}
+            for gap in gaps if gap["trigger_id"] == item["id"]
+        ]  # fmt: skip
+    return found
 
 
 def _first(found: Iterator[Coming], most: int) -> Iterator[Coming]:

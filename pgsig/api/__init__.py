@@ -3,7 +3,7 @@
 Each module below adds its routes to the blueprint in `base` when it is imported.
 """
 
-from pgsig.api import actions, metrics, operators, pauses, runs, signals, tail, why
+from pgsig.api import actions, metrics, operators, pauses, runs, signals, tail, triggers, why
 from pgsig.api.base import api
 
-__all__ = ["actions", "api", "metrics", "operators", "pauses", "runs", "signals", "tail", "why"]
+__all__ = ["actions", "api", "metrics", "operators", "pauses", "runs", "signals", "tail", "triggers", "why"]

@@ -15,7 +15,7 @@ from pgsig.errors import Problem
 from pgsig.model import Json
 
 DEEPEST = 64
-KINDS: dict[type, str] = {str: "a text", dict: "an object", int: "a whole number"}
+KINDS: dict[type, str] = {str: "a text", dict: "an object", int: "a whole number", bool: "true or false"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Response, request
@@ -13,8 +14,10 @@ from pgsig.api.base import api, database
 from pgsig.api.body import check_fields, loads, text_of
 from pgsig.api.problems import Refusal
 from pgsig.api.reply import plain, reply
+from pgsig.dry_run import what_if
 from pgsig.errors import InvalidInput, NotFound, Problem
-from pgsig.store import doors
+from pgsig.foresight import told
+from pgsig.store import doors, triggers
 from pgsig.store.database import Connection
 from pgsig.store.reading import Filter, Place, Row, actions, reading, row, rows
 
@@ -66,7 +69,7 @@ def operator(workflow: str, operator: str) -> Response:
         return reply({
             **plain(found),
             "rules": [plain(item, "namespace", "workflow", "operator") for item in rows(connection, "rules", operators=ids)],
-            "triggers": [plain(item) for item in rows(connection, "triggers", operators=ids)],
+            "triggers": [plain(item) for item in told(connection, triggers.in_force(connection, operators=ids), 10)],
             "actions": [plain(item) for item in recent],
         })  # fmt: skip
 
@@ -86,42 +89,71 @@ def find(connection: Connection, namespace: str, workflow: str, operator: str) -
 def act(workflow: str, operator: str) -> Response:
     """Order an action by hand. 202: it is a signal now, which a worker evaluates; Location is that signal.
 
-    With `?wait=5` it waits so many seconds, 30 at most, for what the order comes to, and answers 200 with the actions.
+    With `?wait=5` it waits so many seconds, 30 at most, for what the order comes to, and answers 200 with the actions. With
+    `?dry_run=true` it answers 200 with the actions that would come of it, and nothing happens.
     """
+    return _act(workflow, operator)
+
+
+@api.post("/workflows/<workflow>/actions")
+def act_on_workflow(workflow: str) -> Response:
+    """The same for every operator of a workflow, all or none; Location is the last one's signal."""
+    return _act(workflow, None)
+
+
+def _act(workflow: str, operator: str | None) -> Response:
     body = loads(text_of(request))
     fields: dict[str, type | None] = {"action": str, "subject": str, "params": dict, "reason": str}
     problems = check_fields(body, fields, "", required=("action",))
     action = body.get("action") if isinstance(body, dict) else None
     if isinstance(action, str) and action.upper() not in ("START", "STOP", "RESTART", "RELOAD"):
         problems.append(Problem("PS202", "not an action", "/action", "use START, STOP, RESTART or RELOAD"))
-    asked = Asked(request, ("namespace", "wait"))
+    asked = Asked(request, ("namespace", "wait", "dry_run"))
     namespace, wait = asked.text("namespace") or DEFAULT, asked.number("wait", 0, 0, LONGEST_WAIT)
+    dry_run = bool(asked.words("dry_run", ("true",)))
     problems += asked.problems
     if problems:
         raise Refusal(422, "the order is not understood", problems=problems)
-    position = order(namespace, workflow, operator, body, source="api")
-    headers = {"Location": f"/api/v1/signals/{position}"}
+    if dry_run:
+        return reply({"dry_run": True, "actions": would(namespace, workflow, operator, body)})
+    positions = order(namespace, workflow, operator, body, source="api")
+    headers = {"Location": f"/api/v1/signals/{positions[-1]}"}
+    said = {"signal_id": positions[-1], **({"signal_ids": positions} if operator is None else {})}
     if not wait:
-        return reply({"signal_id": position}, 202, headers)
-    found = effects_of(position, wait)
-    return reply({"signal_id": position, "actions": found}, 200 if found else 202, headers)
+        return reply(said, 202, headers)
+    found = effects_of(positions, wait)
+    return reply({**said, "actions": found}, 200 if found else 202, headers)
 
 
-def effects_of(position: int, within: float) -> list[Row]:
-    """What an order came to, as soon as a worker has evaluated it; [] after `within` seconds."""
+def effects_of(positions: Sequence[int], within: float) -> list[Row]:
+    """What orders came to, as soon as a worker has evaluated all of them; [] after `within` seconds."""
 
     def look() -> list[Row]:
         with reading(database()) as connection:
-            return doors.effects(connection, position)
+            found = [doors.effects(connection, position) for position in positions]
+        return [effect for effects in found for effect in effects] if all(found) else []
 
     return doors.wait_for_effects(look, within, threading.Event().wait)
 
 
-def order(namespace: str, workflow: str, operator: str, body: dict[str, Any], *, source: str) -> int:
-    """Order what `body` says, which was checked. source: who does.
+def order(namespace: str, workflow: str, operator: str | None, body: dict[str, Any], *, source: str) -> list[int]:
+    """Order what `body` says, which was checked, of one operator or of a whole workflow. source: who does.
 
-    Returns the position of the manual signal. Raises NotFound, InvalidInput.
+    Returns the positions of the manual signals. Raises NotFound, InvalidInput.
     """
+    with database().transaction() as connection:
+        return _order(connection, namespace, workflow, operator, body, source)
+
+
+def would(namespace: str, workflow: str, operator: str | None, body: dict[str, Any]) -> list[Row]:
+    """What `order` would lead to. Raises like it."""
+    with database().transaction() as connection:
+        return what_if(connection, lambda: _order(connection, namespace, workflow, operator, body, "dry run"))
+
+
+def _order(
+    connection: Connection, namespace: str, workflow: str, operator: str | None, body: dict[str, Any], source: str
+) -> list[int]:
     params = json.dumps(body.get("params", {}))
     subject, reason = body.get("subject", ""), body.get("reason", "")
     limits = (("/subject", subject, 200), ("/reason", reason, 1000), ("/params", params, 65536))
@@ -134,15 +166,10 @@ def order(namespace: str, workflow: str, operator: str, body: dict[str, Any], *,
     ]
     if wrong:
         raise InvalidInput(wrong)
-    with database().transaction() as connection:
+    if operator is not None:
         find(connection, namespace, workflow, operator)
-        return doors.act(
-            connection,
-            f"{workflow}.{operator}",
-            body["action"],
-            subject=subject,
-            params=params,
-            reason=reason,
-            namespace=namespace,
-            source=source,
-        )
+    elif "\0" in namespace + workflow:
+        raise NotFound("there is no such workflow", code="PS201", fix="GET /api/v1/workflows lists them")
+    path = workflow if operator is None else f"{workflow}.{operator}"
+    given = {"subject": subject, "params": params, "reason": reason, "namespace": namespace, "source": source}
+    return doors.act_on(connection, path, body["action"], **given)

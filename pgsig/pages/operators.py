@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,15 +11,15 @@ from werkzeug.wrappers import Response as AnyResponse
 from pgsig.api.asking import Asked
 from pgsig.api.base import database
 from pgsig.api.body import text_problem
-from pgsig.api.operators import DEFAULT, effects_of, find, order
+from pgsig.api.operators import DEFAULT, effects_of, find, order, would
 from pgsig.api.pauses import put
 from pgsig.api.problems import Refusal, problems_of, status_of
-from pgsig.condition import schedule
 from pgsig.errors import NotFound, PgsigError, Problem
+from pgsig.foresight import told as told_of
 from pgsig.model import Json
 from pgsig.pages.base import pages, render
 from pgsig.pages.forms import json_of
-from pgsig.store import doors
+from pgsig.store import doors, triggers
 from pgsig.store.database import Connection
 from pgsig.store.explain import why
 from pgsig.store.reading import Filter, Place, Row, actions, reading, rows, runs
@@ -39,24 +38,26 @@ def operators() -> Response:
         found = rows(connection, "operators", namespace=None, workflow=workflow, operator=None)
         rules = rows(connection, "rules", operators=[row["operator_id"] for row in found])
         states = rows(connection, "rule_states", rules=[rule["id"] for rule in rules])
-        triggers = due(rows(connection, "triggers", operators=[row["operator_id"] for row in found]))
+        ids = [row["operator_id"] for row in found]
+        ticking = told_of(connection, triggers.in_force(connection, operators=ids), 1)
         with_held(connection, found)
     waiting = {state["rule_id"]: state["waiting"] for state in states}
     for row in found:
         row["rules"] = [rule for rule in rules if rule["operator_id"] == row["operator_id"]]
         row["holding"] = sum(waiting[rule["id"]] for rule in row["rules"])
-        row["triggers"] = [trigger for trigger in triggers if trigger["operator_id"] == row["operator_id"]]
+        row["triggers"] = [trigger for trigger in ticking if trigger["operator_id"] == row["operator_id"]]
     return render("operators", ("operators",), operators=found)
 
 
 @pages.get("/operators/<workflow>/<name>")
 def operator(workflow: str, name: str) -> Response:
     """One operator: instances, rules with what they hold, triggers, last actions and runs."""
-    asked = Asked(request, ("namespace", "subject", "told", "part"))
+    asked = Asked(request, ("namespace", "subject", "told", "did", "part"))
     namespace, subject = asked.text("namespace") or DEFAULT, asked.text("subject") or ""
     told = asked.number("told", 0, 0, 10**18)
+    did = asked.words("did", ("fire", "skip", "pause", "resume"))
     asked.done()
-    return _page(namespace, workflow, name, subject, told=told)
+    return page_of(namespace, workflow, name, subject, told=told, did=did[0] if did else None)
 
 
 @pages.post("/operators/<workflow>/<name>/act")
@@ -78,44 +79,43 @@ def act(workflow: str, name: str) -> AnyResponse:
         if problems:
             raise Refusal(422, "the order is not understood", problems=problems)
         body = {"action": form["action"], "subject": form["subject"], "params": params, "reason": form["reason"]}
-        position = order(namespace, workflow, name, body, source=SOURCE)
-        effects_of(position, AT_ONCE)
+        if request.form.get("dry_run"):
+            return page_of(
+                namespace, workflow, name, form["subject"], form=form, would=would(namespace, workflow, name, body)
+            )
+        (position,) = order(namespace, workflow, name, body, source=SOURCE)
+        effects_of([position], AT_ONCE)
     except NotFound:
         raise
     except PgsigError as error:
-        return _page(
+        return page_of(
             namespace, workflow, name, form["subject"], status=status_of(error), problems=problems_of(error), form=form
         )
-    return redirect(_address(namespace, workflow, name, position), 303)
+    return redirect(address_of(namespace, workflow, name, position), 303)
 
 
-def _page(namespace: str, workflow: str, name: str, subject: str, *, status: int = 200, **shown: Any) -> Response:
+def page_of(namespace: str, workflow: str, name: str, subject: str, *, status: int = 200, **shown: Any) -> Response:
+    """The page of one operator. shown: what stands there beside what is read."""
     with reading(database()) as connection:
         found = with_held(connection, [find(connection, namespace, workflow, name)])[0]
         want = Filter(namespace=namespace, workflow=workflow, operator=name)
         context = {
             "operator": found,
             "why": why(connection, f"{workflow}.{name}", subject, namespace),
-            "triggers": due(rows(connection, "triggers", operators=[found["operator_id"]])),
+            "triggers": told_of(connection, triggers.in_force(connection, operators=[found["operator_id"]]), 10),
+            "backfills": rows(connection, "backfills", namespace=None, operators=[found["operator_id"]], limit=3),
             "actions": actions(connection, want, Place(), 10).rows,
             "runs": runs(connection, want, Place(), 10).rows,
             "effects": doors.effects(connection, shown["told"]) if shown.get("told") else [],
         }
-    parts = ("operator_head", "operator_told", "operator_rules", "operator_history")
+    parts = ("operator_head", "operator_told", "operator_rules", "backfills", "operator_history")
     return render(
-        "operator", parts, status, subject=subject, **{"told": 0, "problems": (), "form": {}, **shown, **context}
+        "operator",
+        parts,
+        status,
+        subject=subject,
+        **{"told": 0, "problems": (), "form": {}, "would": None, "did": None, **shown, **context},
     )
-
-
-def due(triggers: list[Row]) -> list[Row]:
-    """The same triggers, each with when it is due next: None if never again, or if this version cannot read it."""
-    now = datetime.now(UTC)
-    for trigger in triggers:
-        try:
-            trigger["next_due"] = schedule.next_due(schedule.build(trigger["spec"]), now)
-        except (ValueError, TypeError, KeyError):
-            trigger["next_due"] = None
-    return triggers
 
 
 @pages.post("/operators/<workflow>/<name>/<any(pause, resume):order>")
@@ -125,7 +125,7 @@ def pause(workflow: str, name: str, order: str) -> AnyResponse:
     position = put(
         f"{workflow}.{name}", order, request.form.get("mode", "hold"), request.form.get("reason", ""), namespace, SOURCE
     )
-    return redirect(_address(namespace, workflow, name, position), 303)
+    return redirect(address_of(namespace, workflow, name, position), 303)
 
 
 @pages.post("/workflows/<workflow>/<any(pause, resume):order>")
@@ -136,8 +136,9 @@ def pause_workflow(workflow: str, order: str) -> AnyResponse:
     return redirect(f"/?{urlencode({'workflow': workflow})}", 303)
 
 
-def _address(namespace: str, workflow: str, name: str, told: int) -> str:
-    query = {"told": told, **({"namespace": namespace} if namespace != DEFAULT else {})}
+def address_of(namespace: str, workflow: str, name: str, told: int, **more: str) -> str:
+    """Where an operator is shown after an order. told: the signal of the order."""
+    query = {"told": told, **more, **({"namespace": namespace} if namespace != DEFAULT else {})}
     return f"/operators/{workflow}/{name}?{urlencode(query)}"
 
 

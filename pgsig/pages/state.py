@@ -15,6 +15,8 @@ SIGNS = {
     "ready": ("▶", "good"), "reloading": ("⟳", "busy"), "stopping": ("◨", "warn"), "blocked": ("‖", "warn"),
     # Processes.
     "alive": ("●", "good"), "silent": ("?", "bad"), "ended": ("■", "idle"),
+    # Backfills.
+    "done": ("✓", "done"), "cancelled": ("■", "idle"),
     # Results of actions.
     "recorded": ("→", "done"), "already_running": ("=", "idle"), "already_stopped": ("=", "idle"), "merged": ("+", "busy"),
     "skipped": ("∅", "warn"), "not_running": ("∅", "warn"), "outranked": ("<", "idle"),

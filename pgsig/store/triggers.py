@@ -342,10 +342,12 @@ def find(connection: Connection, operator: str, trigger: str | None, namespace: 
 
 
 def in_force(
-    connection: Connection, *, namespace: str | None = None, workflow: str | None = None, operator: str | None = None
-) -> list[Row]:
-    """Triggers with their places, of everything or of what is named."""
-    return rows(connection, "triggers_in_force", namespace=namespace, workflow=workflow, operator=operator)
+    connection: Connection, *, namespace: str | None = None, workflow: str | None = None, operator: str | None = None,
+    operators: Sequence[int] | None = None,
+) -> list[Row]:  # fmt: skip
+    """Triggers with their places, of everything or of what is named. operators: by id."""
+    given = {"namespace": namespace, "workflow": workflow, "operator": operator}
+    return rows(connection, "triggers_in_force", **given, operators=None if operators is None else list(operators))
 
 
 def _locked(connection: Connection, trigger: int) -> Row:

@@ -171,10 +171,6 @@ SELECT r.id AS rule_id, n.waiting
   FROM unnest(%(rules)s::bigint[]) r(id),
        LATERAL (SELECT count(*) AS waiting FROM (SELECT FROM pgsig_private.rule_state s WHERE s.rule_id = r.id LIMIT 1000) s) n
 
--- name: triggers
-SELECT t.id, t.operator_id, t.name, t.spec, t.last_due FROM pgsig_private.trigger t
- WHERE t.removed_at IS NULL AND (%(operators)s::bigint[] IS NULL OR t.operator_id = ANY (%(operators)s)) ORDER BY t.operator_id, t.name LIMIT 1000
-
 -- name: emitted_keys
 -- What each operator's runs emitted of late: the edges from operators back to signals in the drawing.
 SELECT DISTINCT r.operator_id, s.key

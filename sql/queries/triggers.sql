@@ -57,6 +57,7 @@ SELECT d.due AS due_at FROM unnest(%(dues)s::timestamptz[]) d(due) JOIN pgsig_pr
 SELECT t.* FROM pgsig.triggers t
  WHERE (%(namespace)s::text IS NULL OR t.namespace = %(namespace)s) AND (%(workflow)s::text IS NULL OR t.workflow = %(workflow)s)
    AND (%(operator)s::text IS NULL OR t.operator = %(operator)s)
+   AND (%(operators)s::bigint[] IS NULL OR t.operator_id = ANY (%(operators)s))
  ORDER BY t.namespace, t.workflow, t.operator_id, t.trigger LIMIT 10000
 
 -- name: gaps_of_triggers

@@ -6,14 +6,14 @@ said so; none is in doubt. A paused trigger keeps its place, and what became due
 due times that are fed to the rules a few at a time, by whichever clock looks: which are on the way stands in the list, so a clock that
 dies takes nothing with it.
 
-Revision ID: 0007
-Revises: 0006
+Revision ID: 0006
+Revises: 0005
 """
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

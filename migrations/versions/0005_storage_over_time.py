@@ -8,13 +8,13 @@ What grows beside the log gets an age at which it may go. Ages are read off `mil
 so that rows go by their primary keys and nothing needs an index on time. Signals that something still needs when their partition goes are
 copied into `kept_signal`. `event` alone has no counter of its own, so it gets an index on the position of its signal.
 
-Revision ID: 0006
+Revision ID: 0005
 Revises: 0004
 """
 
 from alembic import op
 
-revision = "0006"
+revision = "0005"
 down_revision = "0004"
 branch_labels = None
 depends_on = None

@@ -179,3 +179,35 @@ def rolls() -> None:
 def leaves_a_daemon_and_stays() -> None:
     leaves_a_daemon()
     time.sleep(600)  # noqa: TID251
+
+
+def leaves_a_stranger() -> None:
+    """A daemon that nothing connects with this job: it has even forgotten the environment that others see."""
+    from pgsig.runner import linux
+
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            linux.overwrite([], {})
+            while True:
+                os.write(1, b"%d\n" % os.getpid())
+                time.sleep(0.01)  # noqa: TID251
+        os._exit(0)
+    time.sleep(0.2)  # noqa: TID251
+
+
+def leaves_a_stranger_and_stays() -> None:
+    leaves_a_stranger()
+    time.sleep(600)  # noqa: TID251
+
+
+def lets_another_burn() -> None:
+    """0.2 s of processor time in a child that is not waited for."""
+    done = Path(os.environ["PGSIG_RUN_DIR"], "done")
+    if os.fork() == 0:
+        while time.process_time() < 0.2:
+            pass
+        done.touch()
+        time.sleep(600)  # noqa: TID251
+    while not done.exists():
+        time.sleep(0.01)  # noqa: TID251

@@ -1,7 +1,9 @@
 """The fork server: one small process beside a runner that has an interpreter and its modules ready, and gives out children.
 
-    fork             → `child PID`, with a socket to that child, which has a session of its own and waits for an order;
+    fork             → `child PID CELL`, with a socket to that child, which has a session of its own, a cgroup where CELL is 1, and
+                       waits for an order;
                        `failed ERRNO` where there is none
+    later            → the same, in a moment in which nothing else is asked; `now`: all that was asked for later
     reap PID NUMBER  → `end NUMBER STATUS SECONDS KIBIBYTES`: its wait status, processor time and peak memory. `left NUMBER`, and it stays
                        as it is, where something may be left of it
     bury PID NUMBER  → `end` as above, whatever is left. `end NUMBER` alone where it is no child
@@ -17,7 +19,7 @@ runner has looked after what they left: until then their number is nobody else's
 Started by its path, as `call.py` is, with the environment that every job of this runner has, and without a PYTHONPATH.
 """
 
-# ruff: noqa: PTH100, PTH109, PTH118, PTH120
+# ruff: noqa: PTH100, PTH102, PTH109, PTH118, PTH120
 # What is imported here is imported in every job; a job should not get more than it has asked for.
 from __future__ import annotations
 
@@ -34,6 +36,7 @@ from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LARGEST_ORDER = 1 << 20
+QUIET = 0.05  # seconds of silence after which what is owed is forked: a child that enters its cgroup slows down who begins or ends
 AT_ONCE = 0.003  # seconds in which an order comes where jobs wait for children
 IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -90,12 +93,15 @@ class Child:
 
 
 class Server:
-    """line: to the runner. path: what a child finds modules by, before its own folder and its PYTHONPATH."""
+    """line: to the runner. path: what a child finds modules by, before its own folder and its PYTHONPATH. takes_orphans: whether they
+    become its children. cells: where to make cgroups, or ""."""
 
-    def __init__(self, line: socket.socket, path: list[str], takes_orphans: bool) -> None:
+    def __init__(self, line: socket.socket, path: list[str], takes_orphans: bool, cells: str) -> None:
         self.line = line
+        self.cells = cells
         self.path = path
         self.takes_orphans = takes_orphans
+        self.owed = 0  # children to fork later
         self.children: set[int] = set()  # forked and not reaped
         # What the runner had set: nohup ignores SIGHUP, for jobs too.
         self.handlers = {number: signal.getsignal(number) for number in IGNORED}
@@ -106,11 +112,17 @@ class Server:
         """Answer until the runner is gone. In a child: the child."""
         while True:
             try:
-                word, *numbers = self.line.recv(64).split() or [b""]
-                if word == b"fork":
-                    child = self.fork()
-                    if child is not None:
-                        return child
+                asked = select.select([self.line], [], [], QUIET if self.owed else None)[0]
+                word, *numbers = (self.line.recv(64) if asked else b"owed").split() or [b""]
+                if word == b"later":
+                    self.owed += 1
+                elif word in {b"fork", b"owed", b"now"}:
+                    number = {b"fork": 1, b"owed": 1, b"now": self.owed}[word]
+                    self.owed -= 0 if word == b"fork" else number
+                    for _ in range(number):
+                        child = self.fork()
+                        if child is not None:
+                            return child
                 elif word == b"reap" and self.strays():
                     self.line.send(b"left %d" % int(numbers[1]))
                 elif word in {b"reap", b"bury"}:
@@ -133,7 +145,8 @@ class Server:
                 for number, handler in self.handlers.items():
                     signal.signal(number, handler)
                 # Told by the child: whoever knows of it can signal it as it would any job.
-                socket.send_fds(self.line, [b"child %d" % os.getpid()], [theirs.fileno()])
+                said = b"child %d %d" % (os.getpid(), self.enter_cell())
+                socket.send_fds(self.line, [said], [theirs.fileno()])
                 self.line.close()
                 gc.enable()
                 return Child(ours)
@@ -141,6 +154,20 @@ class Server:
         if pid > 0:
             self.children.add(pid)
         return None
+
+    def enter_cell(self) -> bool:
+        """Enter a cgroup of its own, by the process id. False: there can be none."""
+        cell = f"{self.cells}/{os.getpid()}"
+        if not self.cells:
+            return False
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(cell)
+            with open(f"{cell}/cgroup.procs", "wb", 0) as file:  # noqa: PTH123 - in every start
+                file.write(b"0")
+        except OSError:
+            return False
+        return True
 
     def strays(self) -> bool:
         """Whether there is a child that was not forked here; also where that cannot be known."""
@@ -219,7 +246,8 @@ def _forget_other(package: str) -> None:
 
 
 def prepare(given: dict[str, Any]) -> Server:
-    """Import what jobs will need. given: `line`, a file descriptor; `preload`, modules; `path`, where those may be, too."""
+    """Import what jobs will need. given: `line`, a file descriptor; `preload`, modules; `path`, where those may be, too;
+    `cells`, the folder for cgroups, or ""."""
     import importlib
     import traceback
 
@@ -239,7 +267,7 @@ def prepare(given: dict[str, Any]) -> Server:
             traceback.print_exc()
     from pgsig.runner import linux
 
-    server = Server(socket.socket(fileno=given["line"]), usual, linux.take_orphans())
+    server = Server(socket.socket(fileno=given["line"]), usual, linux.take_orphans(), given["cells"])
     # What is here now stays shared: a collection in a child would copy it.
     gc.collect()
     gc.freeze()

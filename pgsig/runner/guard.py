@@ -22,7 +22,7 @@ import sys
 import time
 
 from pgsig.failpoints import reached
-from pgsig.runner import tree
+from pgsig.runner import cgroup, tree
 
 LONGEST_SLEEP = 1.0  # seconds: select() does not count the time that a machine sleeps
 
@@ -38,6 +38,7 @@ class Guard:
     def __init__(self, line: socket.socket, mark: str) -> None:
         self.line = line
         self.mark = f"PGSIG_RUNNER={mark}".encode()
+        self.home = cgroup.place(mark)
         self.jobs: dict[int, tuple[tree.Root, bool]] = {}
         self.lease = float("inf")
         self.rest = b""
@@ -94,6 +95,8 @@ class Guard:
     def bury(self) -> None:
         """The runner is dead: so are its jobs, also one that it started without getting to say so."""
         reached("guard.burying")
+        if self.home and self.home.exists():  # all at once, also who has nothing of ours any more
+            cgroup.Cell(self.home).kill()
         roots = [root for root, _ in self.jobs.values()]
         self.kill(roots)
         reached("guard.killing")
@@ -101,6 +104,8 @@ class Guard:
         # One more look for what was between fork and exec, where a child still has the runner's environment.
         self.wait(0.2)
         tree.kill_until_gone(lambda: tree.carriers(self.mark), self.wait)
+        if self.home and self.home.exists():
+            cgroup.Home(self.home).clear()
 
     def kill(self, roots: list[tree.Root]) -> None:
         def living() -> list[tree.Process]:

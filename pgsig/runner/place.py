@@ -23,7 +23,7 @@ from typing import Any
 
 from pgsig.condition.duration import seconds
 from pgsig.model import Kind
-from pgsig.runner import tree
+from pgsig.runner import cgroup, tree
 from pgsig.store.jobs import Grant
 
 # All that a job gets of its runner's environment, beside what `pass_env` names: a secret must not reach every job.
@@ -128,6 +128,9 @@ class Spool:
 def kill_orphans(mark: str) -> bool:
     """Kill what is left of the jobs of the runner with this mark. False: something cannot be killed."""
     wait = threading.Event().wait
+    left = cgroup.place(mark)
+    if left and left.exists():
+        cgroup.Home(left).clear()
     return tree.kill_until_gone(lambda: tree.carriers(f"PGSIG_RUNNER={mark}".encode()), wait)
 
 

@@ -19,10 +19,11 @@ from pathlib import Path
 from time import monotonic
 
 from pgsig.runner import tree
+from pgsig.runner.cgroup import Cell, Home
 from pgsig.runner.child import Child, OwnChild
 from pgsig.runner.engine import Exit, NotStarted
 from pgsig.runner.place import Place, surroundings
-from pgsig.runner.warm import Pool, possible
+from pgsig.runner.warm import Pool, WarmChild, possible
 from pgsig.settings import Settings
 from pgsig.store.jobs import Grant
 
@@ -45,10 +46,12 @@ log = logging.getLogger(__name__)
 
 
 class ProcessHandle:
-    """A process that was started, and what is known of its end."""
+    """A process that was started, and what is known of its end. sealed: it began in its cgroup; all that it starts is there."""
 
-    def __init__(self, child: Child, mark: bytes) -> None:
+    def __init__(self, child: Child, mark: bytes, cell: Cell | None = None, *, sealed: bool = False) -> None:
         self.child = child
+        self.cell = cell
+        self.sealed = sealed
         found = tree.look(child.pid)
         self.root = tree.Root(child.pid, found.started if found else 0, mark)
         self.ended_at: float | None = None
@@ -70,15 +73,18 @@ class ProcessEngine:
     """Starts, stops and reloads processes of this machine, as the user that the runner runs as.
 
     mark: the runner's; without one nothing is started warm. pool: the fork server, where there can be one.
+    home: the cgroup for those of the jobs, likewise.
     """
 
     name = "process"
+    uses_cgroups = True
     lasting = False
 
     def __init__(self, settings: Settings | None = None, mark: str = "") -> None:
         self.preload = settings.preload if settings else ()
+        self.home = Home.make(mark) if mark and self.uses_cgroups else None
         self._own = {**surroundings(), "PGSIG_RUNNER": mark}
-        self.pool: Pool | None = Pool(self._own, self.preload) if mark and possible() else None
+        self.pool: Pool | None = self._new_pool() if mark and possible() else None
         self._pool_since = monotonic()
         self._census: dict[int, tree.Process] = {}
         self._census_at = 0.0
@@ -95,7 +101,12 @@ class ProcessEngine:
             child = self._warm(grant, place, cwd, output) or _cold(line, place, cwd, output)
         finally:
             os.close(output)
-        return ProcessHandle(child, place.mark)
+        sealed = isinstance(child, WarmChild) and child.in_cell
+        cell = self.home.cell(str(child.pid), made=sealed) if self.home else None
+        if cell and not sealed and not cell.take(child.pid):
+            cell.remove()  # it has ended, or may not be moved
+            cell = None
+        return ProcessHandle(child, place.mark, cell, sealed=sealed)
 
     def _warm(self, grant: Grant, place: Place, cwd: str, output: int) -> Child | None:
         """A start without an interpreter, where the job and the machine allow it."""
@@ -104,7 +115,7 @@ class ProcessEngine:
             return None
         if self.pool.dead and monotonic() > self._pool_since + POOL_AGAIN:
             log.warning("the fork server ended: starting another")
-            self.pool, self._pool_since = Pool(self._own, self.preload), monotonic()
+            self.pool, self._pool_since = self._new_pool(), monotonic()
         # Where the folder cannot be entered, a cold start says why.
         if self.pool.dead or not self.pool.honours(place.env) or not os.access(cwd, os.X_OK) or not Path(cwd).is_dir():
             return None
@@ -119,26 +130,45 @@ class ProcessEngine:
             return None
         if now < job.look_at:
             return None
-        if not job.searched:
+        if not job.cell and not job.searched:
             job.searched = True
-            end = job.child.alone()
-            if end is not None:
-                job.reaped = True
-                return end
-        if self._census_at <= max(job.ended_at, job.look_at):
-            self._census, self._census_at = tree.census(), now
-        if tree.kill(job.root, self._census):
+            if end := job.child.alone():
+                return self._ended(job, end)
+        if self._left(job, now):
             job.look_at, job.pause = now + job.pause, min(job.pause * 2, LONGEST_LOOK)
             return None
         end = job.child.reap()
-        job.reaped = end is not None
+        return self._ended(job, end) if end else None
+
+    def _left(self, job: ProcessHandle, now: float) -> bool:
+        """Whether something of an ended job was alive. It is killed."""
+        if job.cell and job.cell.populated:
+            job.cell.kill()
+            return True
+        if job.cell and job.sealed:
+            return False
+        # Before it was put into its cgroup it may have started something.
+        if self._census_at <= max(job.ended_at or 0.0, job.look_at):
+            self._census, self._census_at = tree.census(), now
+        return tree.kill(job.root, self._census) > 0
+
+    def _ended(self, job: ProcessHandle, end: Exit) -> Exit:
+        job.reaped = True
+        if job.cell:
+            end = with_figures(end, job.cell)
+            job.cell.remove()
         return end
+
+    def _new_pool(self) -> Pool:
+        return Pool(self._own, self.preload, self.home.path if self.home else None)
 
     def stop(self, job: ProcessHandle) -> None:
         self._signal_group(job, signal.SIGTERM)
 
     def kill(self, job: ProcessHandle) -> None:
         if not job.reaped:
+            if job.cell:
+                job.cell.kill()
             # The group first, which is quick; then whoever left it.
             self._signal_group(job, signal.SIGKILL)
             tree.kill(job.root)
@@ -166,6 +196,8 @@ class ProcessEngine:
         self._census.clear()
         if self.pool:
             self.pool.close()
+        if self.home:
+            self.home.clear()
 
 
 def _cold(line: Sequence[str], place: Place, cwd: str, output: int) -> Child:
@@ -180,6 +212,12 @@ def _cold(line: Sequence[str], place: Place, cwd: str, output: int) -> Child:
     except (ValueError, UnicodeError, subprocess.SubprocessError) as error:
         raise NotStarted(str(error), hopeless=True) from error
     return OwnChild(process)
+
+
+def with_figures(end: Exit, cell: Cell) -> Exit:
+    """An end with what a cgroup knows better: of all that was in it, also of what nobody has waited for."""
+    why = f"{end.signal}, out of memory" if end.signal and cell.out_of_memory else end.signal
+    return Exit(end.code, why, cell.cpu_seconds or end.cpu_seconds, cell.memory_peak or end.memory_peak)
 
 
 def command_line(grant: Grant) -> Sequence[str]:

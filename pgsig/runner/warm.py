@@ -46,10 +46,12 @@ def possible() -> bool:
 class Pool:
     """A fork server and its children. environment: what every job of this runner has.
 
-    preload: modules that it imports beforehand.
+    preload: modules that it imports beforehand. cells: the folder for their cgroups.
     """
 
-    def __init__(self, environment: Mapping[str, str], preload: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], preload: tuple[str, ...] = (), cells: Path | None = None
+    ) -> None:
         self._own = dict(environment)
         self._spares: deque[WarmChild] = deque()
         self._ends: dict[int, list[bytes]] = {}
@@ -61,14 +63,16 @@ class Pool:
         self.dead = False
         self._line, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path = [str(Path.cwd()), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
-        given = json.dumps({"line": theirs.fileno(), "preload": preload, "path": path if preload else []})
+        given = json.dumps({
+            "line": theirs.fileno(), "preload": preload, "path": path if preload else [], "cells": str(cells or ""),
+        })  # fmt: skip
         room = {"PGSIG_RUN_FILE": "." * linux.ROOM}
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, SERVER, given.ljust(256)], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
                 start_new_session=True, env=self._own | room,
             )  # fmt: skip
-        self._replenish()
+        self._replenish(b"fork")
 
     @property
     def pid(self) -> int:
@@ -102,6 +106,9 @@ class Pool:
 
     def _next(self) -> WarmChild | None:
         self._hear(0.0)
+        word = b"later" if self._spares else b"fork"
+        if not self._spares and self._asked:
+            self._send(b"now")
         if not self._spares and self._came and self._asked and monotonic() > self._avoid_until:
             until = monotonic() + FORKED_WITHIN
             while not self._spares and self._asked and not self.dead and (left := until - monotonic()) > 0:
@@ -109,13 +116,13 @@ class Pool:
             if not self._spares:
                 self._avoid_until = monotonic() + SILENT_FOR
         child = self._spares.popleft() if self._spares else None
-        self._replenish()
+        self._replenish(word)
         return child
 
-    def _replenish(self) -> None:
+    def _replenish(self, word: bytes) -> None:
         while not self.dead and len(self._spares) + self._asked < SPARES:
             self._asked += 1
-            self._send(b"fork")
+            self._send(word)
 
     def ask(self, word: str, child: WarmChild) -> None:
         """Ask for the end of a child: `reap` or `bury`."""
@@ -158,7 +165,9 @@ class Pool:
                 self._came = True
                 with contextlib.suppress(ProcessLookupError):
                     self._spares.append(
-                        WarmChild(self, next(self._numbers), int(rest[0]), socket.socket(fileno=files[0]))
+                        WarmChild(
+                            self, next(self._numbers), int(rest[0]), rest[1] == b"1", socket.socket(fileno=files[0])
+                        )
                     )
             elif word == b"failed":
                 self._asked -= 1
@@ -197,12 +206,14 @@ class Pool:
 
 
 class WarmChild:
-    """A child of the fork server: ready, or a job. See `pgsig.runner.child`. number: its own among all of this pool."""
+    """A child of the fork server: ready, or a job. See `pgsig.runner.child`. number: its own among all of this pool. in_cell:
+    whether it has a cgroup."""
 
-    def __init__(self, pool: Pool, number: int, pid: int, channel: socket.socket) -> None:
+    def __init__(self, pool: Pool, number: int, pid: int, in_cell: bool, channel: socket.socket) -> None:
         self.pool = pool
         self.number = number
         self.pid = pid
+        self.in_cell = in_cell
         self.channel = channel
         self.too_long = False
         self._asked_at: float | None = None

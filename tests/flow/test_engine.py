@@ -17,18 +17,34 @@ from tests.lasting_engine import LastingEngine
 from tests.support import wait_for
 
 
-def warm(settings: Settings, mark: str) -> Engine[Any]:
-    engine = ProcessEngine(settings, mark)
+class Uncaged(ProcessEngine):
+    """As where there are no cgroups."""
+
+    uses_cgroups = False
+
+
+class Cold(ProcessEngine):
+    def _warm(self, *_: Any) -> None:
+        return None
+
+
+def warm(settings: Settings, mark: str, kind: type[ProcessEngine] = ProcessEngine) -> Engine[Any]:
+    engine = kind(settings, mark)
     pool = engine.pool
     wait_for(lambda: pool is None or pool.ready, 30, about="the fork server")
     return engine
 
 
-def cold(settings: Settings, _: str) -> Engine[Any]:
+def warm_uncaged(settings: Settings, mark: str) -> Engine[Any]:
+    return warm(settings, mark, Uncaged)
+
+
+def cold_uncaged(settings: Settings, _: str) -> Engine[Any]:
     return ProcessEngine(settings)
 
 
-@pytest.mark.parametrize("make", [warm, cold, LastingEngine], ids=["warm", "cold", "lasting"])
+# Where the machine has no cgroups for us, "warm" and "cold" are as the two after them.
+@pytest.mark.parametrize("make", [warm, Cold, warm_uncaged, cold_uncaged, LastingEngine])
 @pytest.mark.parametrize("name", CHECKS)
 def test_an_engine_holds_what_it_has_to(make: Callable[..., Engine[Any]], name: str, tmp_path: Path) -> None:
     with Trial(make, tmp_path / "runners", Settings(spool=tmp_path)) as trial:

@@ -1,0 +1,146 @@
+"""A cgroup for each job, where the machine lets us: nothing escapes, everything is counted, nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pgsig.runner import cgroup, tree
+from pgsig.runner.cgroup import Cell
+from pgsig.runner.conformance import Job, Trial
+from pgsig.runner.engine import Exit
+from pgsig.runner.place import Spool
+from pgsig.runner.process import ProcessEngine, with_figures
+from tests import support_jobs as do
+from tests.support import wait_for
+from tests.support_jobs import ROOT, Connection
+
+
+@pytest.fixture
+def cgroups() -> None:
+    """Skips where there are none."""
+    home = cgroup.Home.make(f"probe-{os.getpid()}")
+    if home is None:
+        pytest.skip("this process may not make cgroups of version 2")
+    home.clear()
+
+
+@pytest.fixture
+def trial(cgroups: None, tmp_path: Path) -> Iterator[Trial]:
+    with Trial(ProcessEngine, tmp_path) as found:
+        pool = engine(found).pool
+        wait_for(lambda: pool is None or pool.ready, 30, about="the fork server")
+        yield found
+
+
+def engine(trial: Trial) -> ProcessEngine:
+    assert isinstance(trial.engine, ProcessEngine)
+    return trial.engine
+
+
+def cells(trial: Trial) -> list[str]:
+    """The jobs' cgroups, without those of children that stand ready."""
+    home, pool = engine(trial).home, engine(trial).pool
+    assert home
+    wait_for(lambda: pool is None or (pool.ready and not pool._asked), 30, about="the fork server")
+    spares = {str(child.pid) for child in pool._spares} if pool else set()
+    return sorted(entry.name for entry in home.path.iterdir() if entry.is_dir() and entry.name not in spares)
+
+
+def start(trial: Trial, name: str, *, warm: bool) -> Job:
+    return trial.start(python=f"tests.engine_jobs:{name}", env={"PYTHONPATH": str(ROOT)}, warm=warm)
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_a_daemon_without_any_trace_of_its_job_is_ended(trial: Trial, warm: bool) -> None:
+    """No parent, no group, no session, no environment by which it could be known."""
+    job = start(trial, "leaves_a_stranger", warm=warm)
+    assert job.handle.sealed == warm
+    end = trial.end(job)
+    assert end.code == 0, job.output
+    size = len(job.output)
+    assert size
+    stranger = int(job.output.split()[0])
+    assert not do.alive(stranger)
+    assert len(job.output) == size
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_killing_takes_everything_at_once(trial: Trial, warm: bool) -> None:
+    job = start(trial, "leaves_a_stranger_and_stays", warm=warm)
+    trial.says(job, "\n")
+    stranger = int(job.output.split()[0])
+    trial.engine.kill(job.handle)
+    assert trial.end(job).signal == "SIGKILL"
+    assert not do.alive(stranger)
+
+
+def test_what_nobody_waited_for_is_counted(trial: Trial) -> None:
+    """wait4 knows only of children that were waited for."""
+    job = start(trial, "lets_another_burn", warm=True)
+    end = trial.end(job)
+    assert end.code == 0
+    assert end.cpu_seconds is not None
+    assert end.cpu_seconds >= 0.2
+
+
+def test_nothing_is_left(trial: Trial) -> None:
+    """Not of a job, also if it made cgroups of its own, and not of the runner."""
+    home = engine(trial).home
+    assert home
+    jobs = [start(trial, "waits", warm=warm) for warm in (True, False)]
+    for job in jobs:
+        trial.says(job, "ready")
+        (home.path / str(job.handle.root.pid) / "own").mkdir()
+    assert cells(trial) == sorted(str(job.handle.root.pid) for job in jobs)
+    for job in jobs:
+        job.place.write("go", "")
+        assert trial.end(job).code == 5
+    assert cells(trial) == []
+    trial.engine.close()
+    assert not home.path.exists()
+
+
+def test_figures_and_the_end_of_memory(tmp_path: Path) -> None:
+    """As the kernel writes them: not every machine counts memory by cgroup."""
+    cell = Cell(tmp_path)
+    end = Exit(None, "SIGKILL", 0.5, 1000)
+    assert with_figures(end, cell) == end
+    (tmp_path / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
+    (tmp_path / "memory.peak").write_text("123456789\n")
+    (tmp_path / "memory.events").write_text("low 0\nmax 7\noom 1\noom_kill 0\noom_group_kill 0\n")
+    assert with_figures(end, cell) == Exit(None, "SIGKILL", 2.5, 123456789)
+    (tmp_path / "memory.events").write_text("low 0\nmax 7\noom 1\noom_kill 1\noom_group_kill 0\n")
+    assert with_figures(end, cell) == Exit(None, "SIGKILL, out of memory", 2.5, 123456789)
+    assert with_figures(Exit(1), cell) == Exit(1, "", 2.5, 123456789)
+
+
+def test_the_next_runner_clears_what_a_dead_one_and_its_guard_left(
+    cgroups: None, connection: Connection, database: str, tmp_path: Path
+) -> None:
+    """Even a process that nobody could know by anything but its cgroup."""
+    operator = do.operator(connection, "stranger", "streaming", python="tests.engine_jobs:leaves_a_stranger_and_stays")
+    spool = tmp_path / "spool"
+    with do.runner_process(do.settings(database, spool, lease_seconds=30.0)) as runner:
+        run = do.start(connection, operator)
+        do.wait_state(connection, run, "running", timeout=30)
+        wait_for(lambda: do.output(connection, run).strip(), 30, about="the stranger")
+        stranger = int(do.output(connection, run).split()[0])
+        for one in tree.census().values():
+            if one.parent == runner.pid and b"pgsig.runner.guard" in Path(f"/proc/{one.pid}/cmdline").read_bytes():
+                runner.send_signal(signal.SIGSTOP)  # or it would start another
+                os.kill(one.pid, signal.SIGKILL)
+        runner.kill()
+        runner.wait()
+        (folder,) = (spool / "runs").iterdir()
+        home = cgroup.place(folder.name)
+        assert home
+        assert home.exists()
+        assert do.alive(stranger)
+        Spool(spool).close()
+        assert not home.exists()
+        assert not do.alive(stranger)

@@ -149,7 +149,7 @@ def leaves_a_daemon() -> None:
 
 def burns() -> None:
     """0.4 s of processor time, half of it in a child, and BYTES of memory, 200 MB by default."""
-    block = bytearray(b"x") * int(os.environ.get("BYTES", 200_000_000))
+    block = bytearray(b"x") * int(os.environ.get("BYTES", "200000000"))
     for _ in range(2):
         begin = time.process_time()
         while time.process_time() - begin < 0.2:

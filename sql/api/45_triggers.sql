@@ -30,26 +30,28 @@ BEGIN
     v_now := pgsig_private.trigger_now();
     RETURN QUERY
     WITH asked AS MATERIALIZED (
-        SELECT a.*, t.name, t.spec->'params' AS params, w.namespace, 'tick.' || w.name || '.' || o.name AS key,
-               greatest(t.created_at, t.last_due) AS place,
-               t.paused IS NULL AND a.since = greatest(t.created_at, t.last_due) AND (a.until <= v_now OR p_ahead) AS mine
+        SELECT a.*, t.*, t.paused IS NULL AND a.since = t.place AND (a.until <= v_now OR p_ahead) AS mine
           FROM jsonb_to_recordset(p_asked) a(trigger bigint, since timestamptz, until timestamptz, ticks timestamptz[], gap jsonb)
-          JOIN pgsig_private.trigger t ON t.id = a.trigger AND t.removed_at IS NULL
-          JOIN pgsig_private.operator o ON o.id = t.operator_id AND o.removed_at IS NULL
-          JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-    ), ordered AS MATERIALIZED (
-        SELECT a.trigger, d.due FROM asked a, unnest(a.ticks) d(due) WHERE a.mine ORDER BY d.due, a.trigger
+          -- Each by its key, whatever the planner believes: it knows neither how many are asked for, nor a table that has just grown.
+          CROSS JOIN LATERAL (
+              SELECT t.name, t.spec->'params' AS params, w.namespace, 'tick.' || w.name || '.' || o.name AS key, t.paused,
+                     greatest(t.created_at, t.last_due) AS place
+                FROM pgsig_private.trigger t
+                JOIN pgsig_private.operator o ON o.id = t.operator_id AND o.removed_at IS NULL
+                JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+               WHERE t.id = a.trigger AND t.removed_at IS NULL OFFSET 0) t
+    ), numbered AS MATERIALIZED (
+        SELECT o.*, nextval('pgsig_private.signal_id') AS signal_id
+          FROM (SELECT a.trigger, a.namespace, a.key, a.name, a.params, d.due FROM asked a, unnest(a.ticks) d(due) WHERE a.mine ORDER BY d.due, a.trigger) o
     ), ticked AS (
-        INSERT INTO pgsig_private.tick AS t (trigger_id, due_at, signal_id)
-        SELECT o.trigger, o.due, nextval('pgsig_private.signal_id') FROM ordered o
+        INSERT INTO pgsig_private.tick AS t (trigger_id, due_at, signal_id) SELECT n.trigger, n.due, n.signal_id FROM numbered n
         ON CONFLICT DO NOTHING
-        RETURNING t.trigger_id, t.due_at, t.signal_id
+        RETURNING t.trigger_id, t.signal_id
     ), emitted AS (
         INSERT INTO pgsig.signals (kind, id, namespace, key, value, source)
-        SELECT 'tick', t.signal_id, a.namespace, a.key,
-               jsonb_build_object('trigger', a.name, 'due', t.due_at) || pgsig_private.with_params(a.params), 'trigger:' || a.name
-          FROM ticked t JOIN asked a ON a.trigger = t.trigger_id
-         ORDER BY t.signal_id
+        SELECT 'tick', n.signal_id, n.namespace, n.key,
+               jsonb_build_object('trigger', n.name, 'due', n.due) || pgsig_private.with_params(n.params), 'trigger:' || n.name
+          FROM numbered n WHERE n.signal_id IN (SELECT t.signal_id FROM ticked t)
     ), left_out AS (
         INSERT INTO pgsig_private.gap (trigger_id, first_due, last_due, times, why, by_whom, reason)
         SELECT a.trigger, g.first, g.last, g.times, g.why, coalesce(g.by, 'pgsig'), coalesce(g.reason, '')
@@ -60,8 +62,8 @@ BEGIN
         UPDATE pgsig_private.trigger t SET last_due = a.until FROM asked a WHERE a.mine AND t.id = a.trigger
     )
     SELECT a.trigger, CASE WHEN a.mine THEN a.until ELSE a.place END,
-           (SELECT count(*)::integer FROM ticked t WHERE t.trigger_id = a.trigger), v_now
-      FROM asked a;
+           coalesce(f.ticks, 0), v_now
+      FROM asked a LEFT JOIN (SELECT t.trigger_id AS trigger, count(*)::integer AS ticks FROM ticked t GROUP BY t.trigger_id) f ON f.trigger = a.trigger;
 END $$;
 
 -- ── by hand ──

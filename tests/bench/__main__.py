@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pgsig import __version__
-from tests.bench import decide, drain, emit, held, history, latency, model, peers, runner, silent
+from tests.bench import clock, decide, drain, emit, held, history, latency, model, peers, runner, silent
 from tests.bench.page import page
 from tests.bench.report import Report
 from tests.bench.server import Server, server
@@ -78,6 +78,11 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
         "a runner",
         lambda s, r: runner.measure(s, r, rounds=3, starts=30, jobs=1_000),
         lambda s, r: runner.measure(s, r, rounds=5, starts=100, jobs=10_000),
+    ),
+    "clock": (
+        "a clock",
+        lambda s, r: clock.measure(s, r, seconds=10, many=10_000),
+        lambda s, r: clock.measure(s, r, seconds=300, many=10_000),
     ),
     "model": (
         "the model of docs/scaling.md",

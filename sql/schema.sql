@@ -633,6 +633,7 @@ FUNCTION pgsig_private.numbers_below(jsonb) RETURNS SETOF text
 FUNCTION pgsig_private.order_by_hand(text,text,boolean,text,jsonb,text,text[]) RETURNS bigint
 FUNCTION pgsig_private.orders(bigint) RETURNS TABLE(run_id bigint, epoch bigint, stop boolean, reload_id bigint, cause jsonb)
 FUNCTION pgsig_private.own_xid() RETURNS xid8
+FUNCTION pgsig_private.param_problems(jsonb,jsonb) RETURNS SETOF text
 FUNCTION pgsig_private.params_from(jsonb,bigint[]) RETURNS jsonb
 FUNCTION pgsig_private.partitions() RETURNS TABLE(name text, state text, ends timestamp with time zone, old boolean)
 FUNCTION pgsig_private.passed(text) RETURNS boolean

@@ -148,7 +148,7 @@ def _beside(spec: dict[str, Any], where: str) -> list[Problem]:
         try:
             missed.policy(spec["missed"])
         except ValueError as error:
-            found.append(Problem("PS514", str(error), f"{where}/missed", "none, latest, all or all(n)"))
+            found.append(Problem("PS518", str(error), f"{where}/missed", "none, latest, all or all(n)"))
     if "params" in spec and not isinstance(spec["params"], dict):
         found.append(
             Problem("PS515", "params is an object of names and values", f"{where}/params", "for instance {rows: 100}")

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pgsig.condition import Node
+from pgsig.condition import Node, Tick, leaves
 from pgsig.condition.parse import STATES
+from pgsig.definition.accepts import unfit
 from pgsig.definition.reading import DEEPEST, MOST_NODES, escape
 from pgsig.definition.spec import Wrong
 from pgsig.model import Json, Kind
@@ -95,6 +96,14 @@ def _text(text: str, where: str, wrong: Wrong) -> None:
             "the text has a character that Postgres cannot keep (NUL, or half of a surrogate pair)",
             code="PS526",
         )
+
+
+def tick_params(root: Node, taken: Json, where: str, wrong: Wrong) -> None:
+    """Refuse parameters of a rule's triggers that its operator does not take. taken: what the operator says, None for any."""
+    for leaf in leaves(root):
+        if isinstance(taken, dict) and isinstance(leaf, Tick):
+            for _, said in unfit(leaf.spec.get("params", {}), taken):
+                wrong(where, f"params of {leaf.name}: {said}", "change it, or what accepts says", "PS517")
 
 
 def references(workflow: str, operators: dict[str, Any], wrong: Wrong) -> None:

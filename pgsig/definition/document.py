@@ -206,6 +206,7 @@ def _operator(
             if node is None:
                 continue
             read.append(PlacedRule(name, action, node, by, said, place))
+            check.tick_params(node, kept.get(kind.value, {}).get("accepts"), place, wrong)
             form = condition.dump(node)
             forms.append({**form, **({} if by == "subject" else {"by": by}), **said})
             digest = condition.digest([action.upper(), form, by, *([said] if said else [])])

@@ -14,6 +14,8 @@ from typing import Any
 from pgsig.condition.cron import FIELDS as CRON_FIELDS
 from pgsig.condition.parse import BESIDE, FORMS, MOST_PARTS, OF_A_TICK, TICKS
 from pgsig.condition.schedule import MOST_PARTS as MOST_TIMES
+from pgsig.definition.accepts import NAME as PARAMETER
+from pgsig.definition.accepts import TYPES
 from pgsig.definition.document import ACTIONS, MOST_OPERATORS, MOST_RULES
 from pgsig.definition.options import THEN
 from pgsig.definition.spec import COMMON, FIELDS, LIVE, NAME, READY, TARGET, VARIABLE
@@ -223,6 +225,23 @@ def _spec(kind: Kind) -> Schema:
         "pool": _ref("name"),
         "priority": {"type": "integer", "minimum": -100, "maximum": 100},
         "params": {"type": "object"},
+        "accepts": {
+            "description": "which parameters it takes; without it, any",
+            "type": "object",
+            "maxProperties": 100,
+            "propertyNames": {"pattern": f"^{PARAMETER.pattern}$"},
+            "additionalProperties": {
+                "type": "object",
+                "properties": {
+                    "type": {"enum": list(TYPES)},
+                    "one_of": {"type": "array", "minItems": 1},
+                    "least": {"type": "number"},
+                    "most": {"type": "number"},
+                    "required": {"type": "boolean"},
+                },
+                "additionalProperties": False,
+            },
+        },
         "params_from": {
             "description": "parameters from the signals behind a run: a name, and a SQL/JSON path into their values",
             "type": "object",

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pgsig.condition import duration
 from pgsig.decide.health import LIVE_EVERY, LIVE_FAILURES, PROBE_TIMEOUT, READY_EVERY, READY_TIMEOUT
 from pgsig.decide.plan import PLACEHOLDER
+from pgsig.definition.accepts import accepts, unfit
 from pgsig.definition.reading import escape
 from pgsig.errors import Problem
 from pgsig.model import Json, Kind
@@ -57,6 +58,9 @@ def canonical(kind: Kind, given: Json, where: str, wrong: Wrong) -> dict[str, An
             result = check(value, place, wrong)
             if result != default or type(result) is not type(default):
                 spec[name] = result
+    if isinstance(spec.get("params"), dict) and isinstance(spec.get("accepts"), dict):
+        for name, said in unfit(spec["params"], spec["accepts"]):
+            wrong(f"{where}/params/{escape(name)}", said, "change it, or what accepts says", "PS517")
     if ("command" in given) == ("python" in given):
         said = "either command or python, not both" if "command" in given else "a command or a python target"
         wrong(where, f"an operator has {said}", "command: [python, job.py], or python: module:function", "PS524")
@@ -351,6 +355,7 @@ COMMON: dict[str, tuple[Check, Any]] = {
     "pool": (_name, "default"),
     "priority": (_number(-100, 100), 0),
     "params": (_params, {}),
+    "accepts": (accepts, _NOTHING),
     "params_from": (_params_from, {}),
     "labels": (_labels, []),
     "concurrency": (_concurrency, _NOTHING),

@@ -85,6 +85,16 @@ class ByHeartbeat(TypedDict):
     heartbeat: Length
 
 
+class Parameter(TypedDict, total=False):
+    """What a parameter may be. type: text, integer, number, flag, list or object. least, most: bounds of a number."""
+
+    type: Literal["text", "integer", "number", "flag", "list", "object"]
+    one_of: Sequence[Json]
+    least: float
+    most: float
+    required: bool
+
+
 class Common(TypedDict, total=False):
     """What every operator may say; see the fields of the same names in a definition."""
 
@@ -101,6 +111,7 @@ class Common(TypedDict, total=False):
     pool: str
     priority: int
     params: dict[str, Json]
+    accepts: dict[str, Parameter]
     params_from: dict[str, str]
     labels: Sequence[str]
     concurrency: Concurrency

@@ -229,6 +229,30 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
        AND (w.name || '.' || o.name = p_target OR (p_whole AND w.name = p_target))
 $$;
 
+-- What is wrong with parameters that a person gives, by what an operator says that it takes (pgsig/definition/accepts.py has the same words).
+CREATE OR REPLACE FUNCTION pgsig_private.param_problems(p_spec jsonb, p_params jsonb) RETURNS SETOF text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('PS210 /params/%s: %s (the operator says what it takes: accepts)', left(name, 60), said) FROM (
+        SELECT p.name, CASE
+            WHEN r.rule IS NULL THEN format('there is no parameter "%s": it takes %s', left(p.name, 60),
+                coalesce((SELECT string_agg(k, ', ' ORDER BY k) FROM jsonb_object_keys(p_spec->'accepts') k), 'none'))
+            WHEN CASE r.rule->>'type' WHEN 'text' THEN v.kind <> 'string' WHEN 'flag' THEN v.kind <> 'boolean' WHEN 'list' THEN v.kind <> 'array'
+                                      WHEN 'object' THEN v.kind <> 'object' WHEN 'number' THEN v.kind <> 'number'
+                                      WHEN 'integer' THEN v.kind <> 'number' OR v.number <> trunc(v.number) END
+                THEN format('is to be %s %s', CASE WHEN r.rule->>'type' IN ('integer', 'object') THEN 'an' ELSE 'a' END, r.rule->>'type')
+            WHEN r.rule ? 'one_of' AND NOT r.rule->'one_of' @> jsonb_build_array(p.value) THEN 'is not one of those that are taken'
+            WHEN v.number < (r.rule->>'least')::numeric THEN 'is at least ' || (r.rule->>'least')
+            WHEN v.number > (r.rule->>'most')::numeric THEN 'is at most ' || (r.rule->>'most') END AS said
+          FROM jsonb_each(p_params) p(name, value)
+          CROSS JOIN LATERAL (SELECT jsonb_typeof(p.value) AS kind, CASE WHEN jsonb_typeof(p.value) = 'number' THEN p.value::numeric END AS number) v
+          CROSS JOIN LATERAL (SELECT p_spec->'accepts'->p.name AS rule) r
+         UNION ALL
+        SELECT k.name, 'is needed' FROM jsonb_each(p_spec->'accepts') k(name, rule)
+         WHERE (k.rule->'required')::boolean AND NOT coalesce(p_spec->'params', '{}') || p_params ? k.name
+    ) found
+     WHERE said IS NOT NULL AND p_spec ? 'accepts' ORDER BY 1
+$$;
+
 CREATE OR REPLACE FUNCTION pgsig.act(
     operator  text,
     action    text,
@@ -246,6 +270,9 @@ BEGIN
     END IF;
     IF jsonb_typeof(act.params) IS DISTINCT FROM 'object' THEN
         v_problems := v_problems || 'PS203 /params: params is a JSON object'::text;
+    ELSIF upper(act.action) IN ('START', 'RESTART') THEN
+        v_problems := v_problems || ARRAY(SELECT pgsig_private.param_problems(o.spec, act.params)
+                                            FROM pgsig_private.targets(act.namespace, act.operator, false) t JOIN pgsig_private.operator o ON o.id = t.operator_id);
     END IF;
     RETURN pgsig_private.order_by_hand(act.namespace, act.operator, false, act.subject,
         jsonb_build_object('action', upper(act.action), 'params', act.params, 'reason', act.reason), act.source, v_problems);

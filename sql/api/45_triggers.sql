@@ -116,11 +116,16 @@ CREATE OR REPLACE FUNCTION pgsig.fire(
     source    text  DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_trigger pgsig_private.trigger := pgsig_private.find_trigger(fire.namespace, fire.operator, fire.trigger);
-    v_id      bigint;
+    v_trigger  pgsig_private.trigger := pgsig_private.find_trigger(fire.namespace, fire.operator, fire.trigger);
+    v_problems text[];
+    v_id       bigint;
 BEGIN
     IF jsonb_typeof(fire.params) <> 'object' THEN
         PERFORM pgsig_private.refuse(ARRAY['PS203 /params: params is a JSON object']);
+    END IF;
+    v_problems := ARRAY(SELECT pgsig_private.param_problems(o.spec, fire.params) FROM pgsig_private.operator o WHERE o.id = v_trigger.operator_id);
+    IF v_problems <> '{}' THEN
+        PERFORM pgsig_private.refuse(v_problems);
     END IF;
     INSERT INTO pgsig.signals AS s (kind, namespace, key, value, source)
     SELECT 'tick', fire.namespace, 'tick.' || fire.operator,

@@ -211,7 +211,12 @@ def _cold(line: Sequence[str], place: Place, cwd: str, output: int) -> Child:
         raise NotStarted(f"{error.strerror}: {error.filename or line[0]}", hopeless=error.errno in HOPELESS) from error
     except (ValueError, UnicodeError, subprocess.SubprocessError) as error:
         raise NotStarted(str(error), hopeless=True) from error
-    return OwnChild(process)
+    try:
+        return OwnChild(process)
+    except OSError as error:  # no file descriptor is left to follow it by
+        process.kill()
+        process.wait()
+        raise NotStarted(f"{error.strerror}: pidfd", hopeless=False) from error
 
 
 def with_figures(end: Exit, cell: Cell) -> Exit:

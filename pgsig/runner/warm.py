@@ -163,7 +163,9 @@ class Pool:
             if word == b"child":
                 self._asked -= 1
                 self._came = True
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(
+                    OSError, IndexError
+                ):  # gone, or no file descriptor is left for it: then it ends
                     self._spares.append(
                         WarmChild(
                             self, next(self._numbers), int(rest[0]), rest[1] == b"1", socket.socket(fileno=files[0])

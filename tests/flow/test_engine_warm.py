@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import resource
@@ -282,3 +283,41 @@ def _orphans(trial: Trial) -> list[int]:
     pool = pool_of(trial)
     found = tree.census().values()
     return [one.pid for one in found if one.parent == pool.pid and not one.zombie and one.session != one.pid]
+
+
+def test_a_server_that_cannot_fork_leaves_it_to_cold_starts(trial: Trial, caplog: pytest.LogCaptureFixture) -> None:
+    """Row 46, where there are too many processes already."""
+    pids = Path("/sys/fs/cgroup/pids")
+    if not os.access(pids, os.W_OK):
+        pytest.skip("needs a pids controller of cgroup version 1 to write to")
+    pool, limit = pool_of(trial), pids / f"pgsig-test-{os.getpid()}"
+    limit.mkdir()
+    try:
+        (limit / "cgroup.procs").write_text(str(pool.pid))
+        (limit / "pids.max").write_text("1")
+        kinds = []
+        for _ in range(warm.SPARES + 1):
+            found = trial.start(python="tests.engine_jobs:returns", env=HERE)
+            kinds.append(type(found.handle.child))
+            assert trial.end(found).code == 0
+        assert kinds == [*[WarmChild] * warm.SPARES, OwnChild]
+        assert "Resource temporarily unavailable" in caplog.text
+    finally:
+        (pids / "cgroup.procs").write_text(str(pool.pid))
+        limit.rmdir()
+
+
+def test_no_process_is_left_alone_for_want_of_file_descriptors(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was started, and could not be followed: it is ended, and that is told as a start that failed and may be tried again."""
+    seen: list[int] = []
+
+    def refuse(pid: int) -> int:
+        seen.append(pid)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pidfd_open", refuse)
+        with pytest.raises(NotStarted, match="Too many open files") as refused:
+            trial.start(command=["sleep", "600"])
+    assert not refused.value.hopeless
+    assert not alive(seen[0])

@@ -36,7 +36,7 @@ from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LARGEST_ORDER = 1 << 20
-QUIET = 0.05  # seconds of silence after which what is owed is forked: a child that enters its cgroup slows down who begins or ends
+QUIET = 0.01  # seconds of silence after which what is owed is forked: a child that enters its cgroup slows down who begins or ends
 AT_ONCE = 0.003  # seconds in which an order comes where jobs wait for children
 IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

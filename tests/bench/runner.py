@@ -70,10 +70,13 @@ def _starts(report: Report, c: Connection, folder: Path, rounds: int, starts: in
     took: dict[str, list[list[float]]] = {"warm": [], "cold": []}
     for _ in range(3):  # the fork server needs a moment, and so do the statements
         _begin(c, operators["warm"], f"w{next(subjects)}", stamps)
+    commits: list[list[float]] = []
     for _ in range(rounds):
+        commits.append([_commit(c) for _ in range(starts)])
         for kind, times in took.items():
             n = starts if kind == "warm" else max(5, starts // 5)
             times.append([_begin(c, operators[kind], f"s{next(subjects)}", stamps) for _ in range(n)])
+    report.figure("one small commit, of which a start has two, p50", [percentile(r, 0.5) * 1e3 for r in commits], "ms")
     for kind, times in took.items():
         for name, part in (("p50", 0.5), ("p99", 0.99)):
             found = report.figure(
@@ -81,6 +84,14 @@ def _starts(report: Report, c: Connection, folder: Path, rounds: int, starts: in
             )
             if (kind, name) == ("warm", "p50"):
                 report.ratio("START recorded to first line of a Python callable, warm, p50", found, "≤ 10", "ms")
+
+
+def _commit(c: Connection) -> float:
+    """What the disk takes for a transaction that writes next to nothing."""
+    _rest()
+    begin = time.monotonic()
+    c.execute("SELECT pg_logical_emit_message(true, 'bench', 'x')")
+    return time.monotonic() - begin
 
 
 def _peers(server: Server, report: Report, jobs: int) -> None:

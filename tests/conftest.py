@@ -46,8 +46,11 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server, unless one is given or nothing will run, and tell pytest-postgresql its address."""
-    # A shell gives background jobs an ignored SIGINT, and whatever they start inherits that: Ctrl-C could not be tested.
+    # A shell gives background jobs an ignored SIGINT, nohup an ignored SIGHUP, and whatever they start inherits that: neither Ctrl-C nor a
+    # reload by signal could be tested.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: None)
     is_worker = hasattr(config, "workerinput")
     will_run = not (config.option.collectonly or config.option.help or config.option.version)
     if will_run and not is_worker and SERVER not in os.environ:

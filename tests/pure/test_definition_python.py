@@ -215,7 +215,9 @@ def test_importing_pgsig_imports_next_to_nothing() -> None:
 keys = st.sampled_from(["a.x", "b.x", "c.d.e", "m.*", "n.**"])
 # PyYAML writes some texts without quotes that others read as numbers: those are refused, not mixed up. And it writes the line ends of
 # Unicode as they are, which it then reads as a space.
-texts = st.text(max_size=5).filter(lambda text: not re.fullmatch(r"[-+0-9.eE_]+", text) and not re.search("[\x85\u2028\u2029]", text))
+texts = st.text(max_size=5).filter(
+    lambda text: not re.fullmatch(r"[-+0-9.eE_]+", text) and not re.search("[\x85\u2028\u2029]", text)
+)
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | texts | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(texts, inner, max_size=2),

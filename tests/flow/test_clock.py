@@ -168,3 +168,34 @@ def test_stop_before_run_ends_it_at_once(clock: Callable[[str], Clock]) -> None:
     one.stop()
     one.run()
     one.stop()
+
+
+def test_a_trigger_that_cannot_be_had_or_does_not_answer_leaves_the_others_alone(
+    connection: Connection, clock: Callable[[str], Clock]
+) -> None:
+    home = "tests.pure.test_definition_apscheduler"
+    start = [{"trigger": "no.such:thing"}, {"trigger": f"{home}:Stuck"}, {"every": "1s"}]
+    apply(connection, {"workflow": "w", "operators": {"job": {"batch": {"command": ["true"]}, "start": start}}})
+    with running(clock("one")):
+        wait_for(lambda: len(ticks(connection)) >= 2)
+    names = connection.execute("SELECT DISTINCT value->>'trigger' ~ '^every-' FROM pgsig.signals WHERE kind = 'tick'")
+    assert names.fetchall() == [(True,)]
+
+
+def test_a_trigger_is_in_force_within_a_second_of_its_apply(
+    connection: Connection, clock: Callable[[str], Clock]
+) -> None:
+    apply(connection, workflow(every="1000h"))
+    with running(clock("one")):
+        wait_for(lambda: seen_alive(connection, 1))
+        apply(connection, workflow(every="1s"))
+        wait_for(lambda: ticks(connection))
+    row = connection.execute(
+        "SELECT t.created_at, min(k.due_at), min(k.fired_at) FROM pgsig_private.trigger t"
+        " JOIN pgsig_private.tick k ON k.trigger_id = t.id GROUP BY t.id"
+    ).fetchone()
+    assert row is not None
+    applied, due, fired = row
+    # Its very first due time is fired: what was not in force by then would have been loaded later.
+    assert due - applied <= timedelta(seconds=1)
+    assert fired - due < timedelta(seconds=1)

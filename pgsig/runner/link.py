@@ -173,8 +173,8 @@ class Link:
             self._look |= housekeeping.reap(work, quiet=self.settings.lease_seconds) > 0
         if self._look and not self._finish.is_set():
             self._look = False
+            self._claim(work)  # first: who waits for a start waits for both, who is to stop has a grace period
             self._obey(work)
-            self._claim(work)
 
     def _patience(self) -> float:
         """Seconds until something is due."""

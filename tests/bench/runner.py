@@ -109,8 +109,9 @@ def _peers(server: Server, report: Report, jobs: int) -> None:
 
 def _begin(c: Connection, operator: int, subject: str, stamps: Path) -> float:
     _rest()
-    begin = time.monotonic()
-    run = do.start(c, operator, subject)
+    with c.transaction():
+        run = do.start(c, operator, subject)
+        begin = time.monotonic()
     do.wait_state(c, run, "succeeded", timeout=30)
     return _stamp(stamps, run) - begin
 

@@ -81,8 +81,8 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "clock": (
         "a clock",
-        lambda s, r: clock.measure(s, r, seconds=10, many=10_000),
-        lambda s, r: clock.measure(s, r, seconds=300, many=10_000),
+        lambda s, r: clock.measure(s, r, seconds=12, many=10_000, changes=10),
+        lambda s, r: clock.measure(s, r, seconds=300, many=10_000, changes=50),
     ),
     "model": (
         "the model of docs/scaling.md",

@@ -35,7 +35,7 @@ from pgsig.definition.apscheduler import imported
 from pgsig.errors import Unavailable
 from pgsig.failpoints import reached
 from pgsig.settings import Settings
-from pgsig.store import processes, triggers
+from pgsig.store import backfills, processes, triggers
 from pgsig.store.database import AWAY, Connection, connect
 from pgsig.store.revision import check
 from pgsig.store.triggers import Trigger
@@ -150,7 +150,7 @@ class Clock:
         while self._fire(connection):
             pass
         if self._elapsed() >= self._feed_at:
-            going = triggers.feed(connection)
+            going = backfills.feed(connection)
             self._feed_at = self._elapsed() + FEED_EVERY if going else self._reload_at
         if self._process and self._elapsed() >= self._renew_at:
             self._renew_at = self._elapsed() + self.settings.lease_seconds / 3

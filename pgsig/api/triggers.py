@@ -17,7 +17,7 @@ from pgsig.condition import schedule
 from pgsig.dry_run import what_if
 from pgsig.errors import NotFound, Problem
 from pgsig.foresight import coming, told
-from pgsig.store import triggers
+from pgsig.store import backfills, trigger_orders, triggers
 from pgsig.store.database import Connection
 from pgsig.store.reading import Row, reading, row, rows
 
@@ -86,13 +86,13 @@ def put(
     """Do what a person orders of a trigger. Raises InvalidInput, NotFound."""
     given: dict[str, Any] = {"reason": _reason(body.get("reason", "")), "namespace": namespace, "source": source}
     if order == "fire":
-        return {"signal_id": triggers.fire_now(connection, path, trigger, params=body.get("params"), **given)}
+        return {"signal_id": trigger_orders.fire_now(connection, path, trigger, params=body.get("params"), **given)}
     if order == "skip":
-        position, due = triggers.skip_next(connection, path, trigger, **given)
+        position, due = trigger_orders.skip_next(connection, path, trigger, **given)
         return {"signal_id": position, "skipped": due}
     if order == "pause":
-        return {"signal_id": triggers.pause(connection, path, trigger, body.get("mode", "hold"), **given)}
-    return {"signal_id": triggers.resume(connection, path, trigger, **given)}
+        return {"signal_id": trigger_orders.pause(connection, path, trigger, body.get("mode", "hold"), **given)}
+    return {"signal_id": trigger_orders.resume(connection, path, trigger, **given)}
 
 
 def _reason(text: str) -> str:
@@ -125,9 +125,9 @@ def begin_backfill(workflow: str, operator: str, trigger: str) -> Response:
         find(connection, namespace, workflow, operator)
         span = span_of(triggers.find(connection, path, trigger, namespace), body["first"], body["last"])
         if dry_run:
-            wanted = triggers.plan_backfill(connection, path, trigger, *span, **given)
+            wanted = backfills.plan(connection, path, trigger, *span, **given)
             return reply({"dry_run": True, "times": list(wanted.dues), "ticked": wanted.ticked})
-        number = triggers.backfill(connection, path, trigger, *span, **given, reason=reason, source=SOURCE)
+        number = backfills.begin(connection, path, trigger, *span, **given, reason=reason, source=SOURCE)
     return reply({"id": number}, 201, {"Location": f"/api/v1/backfills/{number}"})
 
 
@@ -180,4 +180,4 @@ def cancel_backfill(id: int) -> Response:
 def cancel(id: int, reason: str, source: str) -> int:
     """Cancel a backfill and return the position of the manual signal. Raises InvalidInput."""
     with database().transaction() as connection:
-        return triggers.cancel_backfill(connection, id, reason=_reason(reason), source=source)
+        return backfills.cancel(connection, id, reason=_reason(reason), source=source)

@@ -50,7 +50,7 @@ def start(
 
     How many of them really run together also depends on the operator's on_busy: queue runs one after the other.
     """
-    from pgsig.store import triggers
+    from pgsig.store import backfills, triggers
     from pgsig.store.database import translated
 
     with connected(database_url) as connection, translated():
@@ -59,9 +59,9 @@ def start(
         span = (_moment(first, spec, "--from"), _moment(last, spec, "--to", last=True))
         span = (span[0], min(span[1], triggers.now(connection)) if len(last) <= 10 else span[1])
         if dry_run:
-            _show_plan(triggers.plan_backfill(connection, operator, trigger, *span, **given), output)
+            _show_plan(backfills.plan(connection, operator, trigger, *span, **given), output)
             return
-        number = triggers.backfill(connection, operator, trigger, *span, **given, reason=reason)
+        number = backfills.begin(connection, operator, trigger, *span, **given, reason=reason)
         if not follow:
             if output == "json":
                 show_json({"id": number})
@@ -156,8 +156,6 @@ def _follow(connection: Connection, number: int, output: str) -> None:
 @output_option
 def cancel(number: int, reason: str, database_url: str | None, output: str) -> None:
     """Let no further time of backfill NUMBER become a tick. Runs that came of it go on."""
-    from pgsig.store import triggers
+    from pgsig.store import backfills
 
-    carry_out(
-        lambda connection: triggers.cancel_backfill(connection, number, reason=reason), False, database_url, output
-    )
+    carry_out(lambda connection: backfills.cancel(connection, number, reason=reason), False, database_url, output)

@@ -117,12 +117,12 @@ def fire(
 ) -> None:  # fmt: skip
     """Let a trigger of OPERATOR (workflow.operator) tick now, beside its due times."""
     from pgsig.cli.order import json_of
-    from pgsig.store import triggers
+    from pgsig.store import trigger_orders
 
     given = json_of(params, "params") if params is not None else None
 
     def order(connection: Connection) -> int:
-        return triggers.fire_now(connection, operator, trigger, params=given, reason=reason, namespace=namespace)
+        return trigger_orders.fire_now(connection, operator, trigger, params=given, reason=reason, namespace=namespace)
 
     carry_out(order, dry_run, database_url, output)
 
@@ -138,11 +138,11 @@ def skip(
     operator: str, trigger: str | None, reason: str, namespace: str, database_url: str | None, output: str
 ) -> None:
     """Leave out the next due time of a trigger of OPERATOR, and print it."""
-    from pgsig.store import triggers
+    from pgsig.store import trigger_orders
     from pgsig.store.database import translated
 
     with connected(database_url) as connection, translated():
-        position, due = triggers.skip_next(connection, operator, trigger, reason=reason, namespace=namespace)
+        position, due = trigger_orders.skip_next(connection, operator, trigger, reason=reason, namespace=namespace)
     if output == "json":
         show_json({"id": position, "skipped": due.isoformat()})
     else:
@@ -167,10 +167,10 @@ def pause(
     operator: str, trigger: str | None, mode: str, reason: str, namespace: str, database_url: str | None, output: str
 ) -> None:
     """Pause a trigger of OPERATOR."""
-    from pgsig.store import triggers
+    from pgsig.store import trigger_orders
 
     carry_out(
-        lambda connection: triggers.pause(connection, operator, trigger, mode, reason=reason, namespace=namespace),
+        lambda connection: trigger_orders.pause(connection, operator, trigger, mode, reason=reason, namespace=namespace),
         False, database_url, output,
     )  # fmt: skip
 
@@ -193,10 +193,10 @@ def resume(
     output: str,
 ) -> None:
     """End the pause of a trigger of OPERATOR: what was due meanwhile is fired, or not, as the pause said."""
-    from pgsig.store import triggers
+    from pgsig.store import trigger_orders
 
     carry_out(
-        lambda connection: triggers.resume(connection, operator, trigger, reason=reason, namespace=namespace),
+        lambda connection: trigger_orders.resume(connection, operator, trigger, reason=reason, namespace=namespace),
         dry_run, database_url, output,
     )  # fmt: skip
 

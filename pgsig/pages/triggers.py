@@ -18,7 +18,7 @@ from pgsig.errors import NotFound, PgsigError, Problem
 from pgsig.foresight import coming
 from pgsig.pages.base import ROWS, pages, render
 from pgsig.pages.operators import SOURCE, address_of, page_of
-from pgsig.store import triggers
+from pgsig.store import backfills, triggers
 from pgsig.store.database import Connection
 from pgsig.store.reading import reading, rows
 
@@ -93,7 +93,7 @@ def _backfill(connection: Connection, path: str, trigger: str, form: dict[str, s
         "reason": form["reason"],
         "source": SOURCE,
     }
-    triggers.backfill(connection, path, trigger, *span, again=bool(request.form.get("again")), **given)
+    backfills.begin(connection, path, trigger, *span, again=bool(request.form.get("again")), **given)
 
 
 @pages.post("/backfills/<position:id>/cancel")

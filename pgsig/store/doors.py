@@ -57,7 +57,7 @@ def act(
     Returns the position of the manual signal. Raises NotFound for an unknown operator, InvalidInput for anything else that is wrong.
     """
     given = {"operator": operator, "action": action, "subject": subject, "params": params}
-    return _position(connection, "act", **given, reason=reason, namespace=namespace, source=source)
+    return position(connection, "act", **given, reason=reason, namespace=namespace, source=source)
 
 
 def act_on(
@@ -82,14 +82,14 @@ def pause(
 
     Returns the position of the (last) manual signal. Raises NotFound for an unknown target, InvalidInput for another mode.
     """
-    return _position(connection, "pause", target=target, mode=mode, reason=reason, namespace=namespace, source=source)
+    return position(connection, "pause", target=target, mode=mode, reason=reason, namespace=namespace, source=source)
 
 
 def resume(
     connection: Connection, target: str, *, reason: str = "", namespace: str = "default", source: str | None = None
 ) -> int:
     """End a pause. Returns the position of the (last) manual signal. Raises NotFound for an unknown target."""
-    return _position(connection, "resume", target=target, reason=reason, namespace=namespace, source=source)
+    return position(connection, "resume", target=target, reason=reason, namespace=namespace, source=source)
 
 
 def effects(connection: Connection, signal: int) -> list[Row]:
@@ -115,5 +115,7 @@ def limit_pool(connection: Connection, pool: str, most: int | None) -> None:
     rows(connection, "limit_pool", pool=pool, most=most)
 
 
-def _position(connection: Connection, name: str, /, **given: str | None) -> int:
-    return int(rows(connection, name, **given)[0]["id"])
+def position(connection: Connection, name: str, /, **given: object) -> int:
+    """What a statement of one row says as `id`: where an order stands in the log. Raises like `act`."""
+    with translated():
+        return int(rows(connection, name, **given)[0]["id"])

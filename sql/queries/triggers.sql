@@ -1,4 +1,4 @@
--- Triggers: what the clock processes and people read and write. Used by pgsig/store/triggers.py.
+-- Triggers: what the clock processes and people read and write. Used by pgsig/store/triggers.py, trigger_orders.py and backfills.py.
 
 -- name: live_triggers
 -- Every trigger in force that is not paused, with its place: due times up to there are settled. And the time of triggers.

@@ -11,7 +11,7 @@ import pytest
 from pgsig.definition import parse
 from pgsig.definition.accepts import unfit
 from pgsig.errors import InvalidInput
-from pgsig.store import doors, triggers
+from pgsig.store import doors, trigger_orders
 from pgsig.store.definitions import apply
 
 Connection = psycopg.Connection[Any]
@@ -43,7 +43,7 @@ def test_what_is_given_by_hand_is_checked_in_the_words_of_the_apply(connection: 
         assert len(said) == 1
         for order in (
             lambda params=params: doors.act_on(connection, "w.job", "START", params=json.dumps(params)),
-            lambda params=params: triggers.fire_now(connection, "w.job", params=params),
+            lambda params=params: trigger_orders.fire_now(connection, "w.job", params=params),
         ):
             with pytest.raises(InvalidInput) as caught:
                 order()

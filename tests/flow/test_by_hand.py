@@ -12,7 +12,7 @@ from pgsig.clock import Clock
 from pgsig.dry_run import what_if
 from pgsig.errors import InvalidInput, NotFound
 from pgsig.settings import Settings
-from pgsig.store import doors, triggers
+from pgsig.store import backfills, doors, trigger_orders
 from pgsig.store.database import query
 from pgsig.store.reading import row
 from tests.flow.clock_years import TURNED
@@ -71,8 +71,8 @@ def shop(desk: Desk, start: Any, **spec: Any) -> None:
 
 def test_fired_now_it_is_a_tick_with_who_why_and_what(desk: Desk) -> None:
     shop(desk, {"every": "1h", "params": {"rows": 1}}, params={"rows": 0, "deep": True})
-    triggers.fire_now(desk.connection, "w.job", reason="a look", source="ann")
-    triggers.fire_now(desk.connection, "w.job", "every", params={"rows": 7}, source="ann")
+    trigger_orders.fire_now(desk.connection, "w.job", reason="a look", source="ann")
+    trigger_orders.fire_now(desk.connection, "w.job", "every", params={"rows": 7}, source="ann")
     desk.work()
     first, second = desk.ticks()
     assert (first["by"], first["reason"], first["params"]) == ("ann", "a look", {"rows": 1})
@@ -96,28 +96,28 @@ def test_parameters_of_a_tick_that_waits_for_a_signal_reach_the_run(desk: Desk) 
 def test_which_trigger_is_meant(desk: Desk) -> None:
     shop(desk, [{"every": "1h"}, {"every": "2h"}, {"cron": "@daily"}])
     with pytest.raises(InvalidInput, match=r"PS207 /trigger: w.job has several triggers \(name one of cron-"):
-        triggers.fire_now(desk.connection, "w.job")
+        trigger_orders.fire_now(desk.connection, "w.job")
     with pytest.raises(InvalidInput, match="several triggers that begin so"):
-        triggers.fire_now(desk.connection, "w.job", "every-")
+        trigger_orders.fire_now(desk.connection, "w.job", "every-")
     with pytest.raises(InvalidInput, match=r'PS207 /trigger: w.job has no trigger "at"'):
-        triggers.fire_now(desk.connection, "w.job", "at")
+        trigger_orders.fire_now(desk.connection, "w.job", "at")
     with pytest.raises(InvalidInput, match=r"PS207 /trigger: w.other has no trigger"):
-        triggers.fire_now(desk.connection, "w.other")
+        trigger_orders.fire_now(desk.connection, "w.other")
     with pytest.raises(NotFound, match="PS201"):
-        triggers.fire_now(desk.connection, "w.nobody")
-    assert triggers.fire_now(desk.connection, "w.job", "cron") > 0
+        trigger_orders.fire_now(desk.connection, "w.nobody")
+    assert trigger_orders.fire_now(desk.connection, "w.job", "cron") > 0
 
 
 def test_the_next_time_is_skipped_and_no_other(desk: Desk) -> None:
     shop(desk, {"every": "1h", "missed": "all"})
     desk.at(NOON + HOUR / 2)
-    assert triggers.skip_next(desk.connection, "w.job", reason="maintenance", source="ann")[1] == NOON + HOUR
-    assert triggers.skip_next(desk.connection, "w.job", source="ann")[1] == NOON + 2 * HOUR
+    assert trigger_orders.skip_next(desk.connection, "w.job", reason="maintenance", source="ann")[1] == NOON + HOUR
+    assert trigger_orders.skip_next(desk.connection, "w.job", source="ann")[1] == NOON + 2 * HOUR
     desk.let_pass(NOON + 3 * HOUR)
     assert desk.dues() == [NOON + 3 * HOUR]
     # What is due by now and not fired yet is not what is skipped.
     desk.at(NOON + 5.5 * HOUR)
-    assert triggers.skip_next(desk.connection, "w.job")[1] == NOON + 6 * HOUR
+    assert trigger_orders.skip_next(desk.connection, "w.job")[1] == NOON + 6 * HOUR
     assert desk.dues() == [NOON + n * HOUR for n in (3, 4, 5)]
     gaps = desk.connection.execute(
         "SELECT first_due, why, by_whom, reason FROM pgsig_private.gap ORDER BY last_due"
@@ -132,12 +132,12 @@ def test_a_paused_trigger_is_silent_and_its_mode_says_what_the_resume_fires(
     desk: Desk, mode: str, fired: list[int]
 ) -> None:
     shop(desk, {"every": "1h"})
-    triggers.pause(desk.connection, "w.job", mode=mode, reason="storm", source="ann")
+    trigger_orders.pause(desk.connection, "w.job", mode=mode, reason="storm", source="ann")
     desk.let_pass(NOON + 3.5 * HOUR)
     assert desk.ticks() == []
     with pytest.raises(InvalidInput, match=r"PS209 /trigger: .* is paused"):
-        triggers.skip_next(desk.connection, "w.job")
-    triggers.resume(desk.connection, "w.job", source="bob")
+        trigger_orders.skip_next(desk.connection, "w.job")
+    trigger_orders.resume(desk.connection, "w.job", source="bob")
     assert desk.dues() == [NOON + n * HOUR for n in fired]
     desk.let_pass(NOON + 4 * HOUR)
     assert desk.dues() == [NOON + n * HOUR for n in (*fired, 4)]
@@ -159,7 +159,7 @@ def test_a_rule_may_wait_for_what_people_do(desk: Desk) -> None:
             "tell": {"batch": {"command": ["true"]}, "start": {"signal": "manual.w.job", "where": '$.action == "PAUSE_TRIGGER"'}},
         },
     })  # fmt: skip
-    triggers.pause(desk.connection, "w.job")
+    trigger_orders.pause(desk.connection, "w.job")
     desk.work()
     assert desk.began == ["w.tell"]
 
@@ -177,7 +177,7 @@ def test_a_dry_run_says_what_would_happen_and_nothing_does(desk: Desk) -> None:
     before = count()
     (effect,) = what_if(desk.connection, lambda: doors.act(desk.connection, "w.job", "START"))
     assert (effect["action"], effect["result"], effect["rule"]) == ("START", "recorded", "manual")
-    (effect,) = what_if(desk.connection, lambda: triggers.fire_now(desk.connection, "w.job"))
+    (effect,) = what_if(desk.connection, lambda: trigger_orders.fire_now(desk.connection, "w.job"))
     assert (effect["operator"], effect["action"], effect["result"], effect["rule"]) == (
         "job",
         "START",
@@ -216,11 +216,11 @@ def test_a_backfill_fills_what_was_left_out_a_few_at_a_time(desk: Desk) -> None:
     desk.let_pass(NOON + 8.5 * HOUR)
     assert desk.dues() == [NOON + 8 * HOUR]
     given = ("w.job", None, NOON + HOUR, NOON + 8 * HOUR)
-    planned = triggers.plan_backfill(desk.connection, *given, most=3)
+    planned = backfills.plan(desk.connection, *given, most=3)
     assert (len(planned.dues), planned.ticked) == (7, 1)
     desk.end("w.job")
     desk.began.clear()
-    number = triggers.backfill(desk.connection, *given, most=3, reason="after the storm", source="ann")
+    number = backfills.begin(desk.connection, *given, most=3, reason="after the storm", source="ann")
     for _ in range(3):  # however often clocks look
         desk.let_pass(NOON + 8.5 * HOUR)
     assert len(desk.began) == 3
@@ -243,20 +243,20 @@ def test_a_backfill_fills_what_was_left_out_a_few_at_a_time(desk: Desk) -> None:
         "after the storm",
     )
     with pytest.raises(InvalidInput, match="PS208 /first: all 8 due times of the range became ticks"):
-        triggers.backfill(desk.connection, *given)
-    assert len(triggers.plan_backfill(desk.connection, *given, again=True).dues) == 8
+        backfills.begin(desk.connection, *given)
+    assert len(backfills.plan(desk.connection, *given, again=True).dues) == 8
 
 
 def test_a_cancelled_backfill_feeds_no_more(desk: Desk) -> None:
     shop(desk, {"every": "1h"})
     desk.let_pass(NOON + 8.5 * HOUR)
-    number = triggers.backfill(desk.connection, "w.job", None, NOON + HOUR, NOON + 7 * HOUR)
-    triggers.cancel_backfill(desk.connection, number, reason="enough")
+    number = backfills.begin(desk.connection, "w.job", None, NOON + HOUR, NOON + 7 * HOUR)
+    backfills.cancel(desk.connection, number, reason="enough")
     desk.let_pass(NOON + 8.6 * HOUR)
     assert desk.dues() == [NOON + 8 * HOUR]
     assert desk.notes()[-1].items() >= {"action": "CANCEL_BACKFILL", "backfill": number, "reason": "enough"}.items()
     with pytest.raises(InvalidInput, match="PS208 /backfill: no backfill"):
-        triggers.cancel_backfill(desk.connection, number)
+        backfills.cancel(desk.connection, number)
 
 
 def test_a_backfill_that_cannot_be_is_refused_with_all_that_is_wrong(desk: Desk) -> None:
@@ -266,11 +266,11 @@ def test_a_backfill_that_cannot_be_is_refused_with_all_that_is_wrong(desk: Desk)
         InvalidInput,
         match=r"PS208 /first: the range holds more than 10000 due times \(the first 10000 end at 2027-03-01 14:46:40 UTC",
     ):
-        triggers.backfill(
+        backfills.begin(
             desk.connection, "w.job", None, NOON + timedelta(seconds=1), NOON + 115 * 24 * HOUR
         )  # ten million
     with pytest.raises(InvalidInput) as caught:
-        triggers.backfill(desk.connection, "w.job", None, NOON + 300 * 24 * HOUR, NOON + 299 * 24 * HOUR, most=0)
+        backfills.begin(desk.connection, "w.job", None, NOON + 300 * 24 * HOUR, NOON + 299 * 24 * HOUR, most=0)
     assert [problem.where for problem in caught.value.problems] == ["/last", "/last", "/most"]
     assert all(problem.fix for problem in caught.value.problems)
 
@@ -278,21 +278,21 @@ def test_a_backfill_that_cannot_be_is_refused_with_all_that_is_wrong(desk: Desk)
 def test_two_clocks_feed_a_backfill_no_faster_than_one(desk: Desk, database: str) -> None:
     shop(desk, {"every": "1h"})
     desk.let_pass(NOON + 8.5 * HOUR)
-    triggers.backfill(desk.connection, "w.job", None, NOON + HOUR, NOON + 7 * HOUR, most=2)
+    backfills.begin(desk.connection, "w.job", None, NOON + HOUR, NOON + 7 * HOUR, most=2)
     with psycopg.connect(database) as rival:
         rival.execute("SELECT pgsig_private.feed_backfills()")  # has it in hand, and does not commit
-        assert triggers.feed(desk.connection) == 1
+        assert backfills.feed(desk.connection) == 1
         assert len(desk.dues()) == 1
         rival.commit()
-    assert triggers.feed(desk.connection) == 1
+    assert backfills.feed(desk.connection) == 1
     assert len(desk.dues()) == 3
 
 
 def test_what_was_left_out_and_old_backfills_go_with_the_ticks_of_those_days(desk: Desk, database: str) -> None:
     shop(desk, {"every": "1h"})
     desk.let_pass(NOON + 8.5 * HOUR)
-    number = triggers.backfill(desk.connection, "w.job", None, NOON + HOUR, NOON + 2 * HOUR)
-    triggers.cancel_backfill(desk.connection, number)
+    number = backfills.begin(desk.connection, "w.job", None, NOON + HOUR, NOON + 2 * HOUR)
+    backfills.cancel(desk.connection, number)
     old = datetime.now(UTC) - timedelta(days=29)
     desk.connection.execute("UPDATE pgsig_private.gap SET recorded_at = %s", [old])
     desk.connection.execute("UPDATE pgsig_private.backfill SET created_at = %s, ended_at = %s", [old, old])

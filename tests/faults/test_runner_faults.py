@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pgsig.runner import link
 from tests import support_jobs as do
 from tests.support import wait_for
 from tests.support_jobs import Connection
@@ -265,8 +266,11 @@ def test_a_guard_that_is_killed_is_replaced(connection: Connection, database: st
         wait_for(lambda: not do.alive(begun(file)[0]), 3, about="the job to end")
 
 
-def test_a_report_under_an_old_epoch_changes_nothing(connection: Connection, database: str, tmp_path: Path) -> None:
+def test_a_report_under_an_old_epoch_changes_nothing(
+    connection: Connection, database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The grant is taken from under a running job: its runner notices, ends it, and says nothing."""
+    monkeypatch.setattr(link, "COMPARE_EVERY", 0.5)
     file = tmp_path / "file"
     with do.running(do.settings(database, tmp_path / "spool")):
         run = do.start(connection, witness(connection, file))

@@ -14,7 +14,7 @@ from tests.flow.machine_steps import Model
 
 EXAMPLES = int(os.environ.get("PGSIG_MODEL_EXAMPLES", "0"))
 PROFILE = settings(
-    max_examples=EXAMPLES or 60,
+    max_examples=EXAMPLES or 40,
     stateful_step_count=40,
     derandomize=not EXAMPLES,
     database=None,

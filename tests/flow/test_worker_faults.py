@@ -110,7 +110,7 @@ def test_workers_killed_at_random(database: str, loaded: Connection) -> None:
     try:
         alive[0].wait_until_ready(loaded)
         with Emitters(database) as emitters:
-            end = monotonic() + 10
+            end = monotonic() + 5
             while monotonic() < end or kills < 6:  # a busy machine starts a worker slowly
                 number = dice.randrange(3)
                 threading.Event().wait(dice.random() * 0.3)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pgsig import doorbell
 from pgsig.client import Client
 from pgsig.doorbell import Doorbell
 from pgsig.runner.loop import Runner
@@ -79,9 +80,10 @@ def test_a_pooler_is_noticed(database: str, pooled: str) -> None:
 
 
 def test_who_listens_through_it_is_told_and_takes_no_lock(
-    pooled: str, connection: Connection, caplog: pytest.LogCaptureFixture
+    pooled: str, connection: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A lock taken through it would stay with the server's connection, and have everybody ring for nobody."""
+    monkeypatch.setattr(doorbell, "HEARD_WITHIN", 0.3)
     bell = Doorbell(pooled, name="deaf")
     try:
         with caplog.at_level(logging.WARNING):

@@ -36,6 +36,12 @@ def learned(data: Digits, models: int, begin: Model | None = None) -> list[Model
     return found
 
 
+@pytest.fixture(scope="module")
+def models(data: Digits) -> list[Model]:
+    """What is learned without a break: many tests look at parts of it."""
+    return learned(data, 40)
+
+
 def test_nothing_is_both_learned_and_judged_by(data: Digits) -> None:
     assert len(data.truth) == 1797
     assert not set(data.learn) & set(data.held)
@@ -50,11 +56,10 @@ def test_mix_drifts_and_comes_around() -> None:
     assert np.isclose(digits.mix(123).sum(), 1)
 
 
-def test_learning_is_real_and_what_comes_in_matters(data: Digits) -> None:
-    models = learned(data, 12)
+def test_learning_is_real_and_what_comes_in_matters(data: Digits, models: list[Model]) -> None:
     served: Model | None = None
     verdicts = []
-    for model in models:
+    for model in models[:12]:
         verdicts.append(judge(data, model, served))
         if verdicts[-1].verdict == "passed":
             served = model
@@ -66,10 +71,10 @@ def test_learning_is_real_and_what_comes_in_matters(data: Digits) -> None:
     assert sum(one.verdict == "passed" for one in verdicts[:3]) >= 2
 
 
-def test_quality_moves_up_and_down(data: Digits) -> None:
+def test_quality_moves_up_and_down(data: Digits, models: list[Model]) -> None:
     served: Model | None = None
     found: list[Verdict] = []
-    for model in learned(data, 40):
+    for model in models:
         found.append(judge(data, model, served))
         served = model if found[-1].verdict == "passed" else served
     told = [one.verdict for one in found]
@@ -79,9 +84,11 @@ def test_quality_moves_up_and_down(data: Digits) -> None:
     assert any(b.served == a.served and b.served_accuracy < a.served_accuracy for a, b in pairwise(found))
 
 
-def test_learner_that_was_killed_goes_on_as_if_nothing_had_been(data: Digits, tmp_path: Path) -> None:
+def test_learner_that_was_killed_goes_on_as_if_nothing_had_been(
+    data: Digits, models: list[Model], tmp_path: Path
+) -> None:
     folder = Folder(tmp_path)
-    whole = learned(data, 5)
+    whole = models[:5]
     save(folder, whole[1])
     rest = learned(data, 3, begin=read(folder, "m0002"))
     assert [model.name for model in rest] == ["m0003", "m0004", "m0005"]
@@ -132,8 +139,8 @@ def test_pixels_are_checked(values: object) -> None:
         pixels_of(values)
 
 
-def test_prediction_of_a_real_digit(data: Digits) -> None:
-    model = learned(data, 12)[-1]
+def test_prediction_of_a_real_digit(data: Digits, models: list[Model]) -> None:
+    model = models[11]
     row = next(int(row) for row in data.held if data.truth[row] == 4)  # common at that time
     answers, sure = model.predict(pixels_of((data.pixels[row] * 16).tolist()))
     assert answers[0] == 4

@@ -220,7 +220,7 @@ def workflows(draw: st.DrawFn) -> Workflow:
     return made
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(workflows())
 def test_python_canonical_json_and_yaml_are_one(workflow: Workflow) -> None:
     try:

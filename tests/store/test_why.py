@@ -118,7 +118,7 @@ def renew(shop: Workshop, condition: Json, by: str) -> None:
 
 
 bounded = settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

@@ -5,6 +5,7 @@ So the answer comes from the same pure planner and the same rows, and nobody hea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from pgsig.decide.match import match
@@ -12,6 +13,8 @@ from pgsig.engine import Engine
 from pgsig.store import signals
 from pgsig.store.database import Connection, query, translated
 from pgsig.store.reading import Row, rows
+
+NEW_RUN = re.compile(r"^(recorded: |queued[^:]*: )run \d+(?! is asked)")
 
 
 def what_if(connection: Connection, order: Callable[[], object]) -> list[Row]:
@@ -27,4 +30,7 @@ def what_if(connection: Connection, order: Callable[[], object]) -> list[Row]:
         catalog = engine.definitions({})
         if matches := match(catalog, written):
             engine.evaluate(catalog, matches, {}, {})
-        return rows(connection, "actions_by", causes=[signal.id for signal in written])
+        found = rows(connection, "actions_by", causes=[signal.id for signal in written])
+    for action in found:  # the run that it would be has a number that is never given to it
+        action["text"] = NEW_RUN.sub(r"\1a new run", action["text"])
+    return found

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+from apscheduler.triggers.base import BaseTrigger
 
 from pgsig.condition import duration, missed, schedule
 from pgsig.condition.times import Times
@@ -16,7 +19,9 @@ from pgsig.store import triggers
 from pgsig.store.database import Connection
 from pgsig.store.reading import Row, rows
 
+Import = Callable[[str], BaseTrigger]
 AHEAD = timedelta(days=400)  # as far as warnings look: both changes of clocks of a year are in it
+LEAST = 3  # due times of one trigger among many
 MOST_WARNINGS = 3  # of one trigger
 
 
@@ -45,24 +50,39 @@ class Coming:
         return found
 
 
-def coming(found: Iterable[Row], now: datetime, most: int) -> list[Coming]:
+def coming(
+    found: Iterable[Row], now: datetime, most: int, *, fair: bool = False, imported: Import | None = None
+) -> list[Coming]:
     """The next `most` due times of triggers together, the soonest first. Each is a row with id, spec, and since where that is known.
 
-    Left out are triggers that are paused, and those that only a clock can ask.
+    fair: of one trigger no more than its share, so that a busy one does not hide the others. imported: gets a trigger of the user's own;
+    without it those are left out. Paused ones are left out too.
     """
-    return list(
-        _first(
-            heapq.merge(
-                *(_of(trigger, now) for trigger in found if not trigger.get("paused")), key=lambda one: one.due
-            ),
-            most,
-        )
-    )
+    asked = [trigger for trigger in found if not trigger.get("paused")]
+    each = max(LEAST, -(-most // len(asked))) if fair and asked else None
+    ahead = (islice(_of(trigger, now, imported), each) for trigger in asked)
+    return list(islice(heapq.merge(*ahead, key=lambda one: one.due), most))
 
 
-def next_of(trigger: Row, now: datetime, most: int) -> list[Coming]:
-    """The next `most` due times of one trigger, also of a paused one."""
-    return list(_first(_of(trigger, now), most))
+def next_of(trigger: Row, now: datetime, most: int, imported: Import | None = None) -> list[Coming]:
+    """The next `most` due times of one trigger, also of a paused one. imported: see `coming`."""
+    return list(islice(_of(trigger, now, imported), most))
+
+
+def unknown(found: Iterable[Row], now: datetime, imported: Import | None = None) -> list[Row]:
+    """Triggers of the user's own that cannot be asked here: only the clocks know. imported: see `coming`."""
+    return [trigger for trigger in found if _times(trigger["spec"], now, imported) is None]
+
+
+def _times(spec: Json, now: datetime, imported: Import | None) -> Times | None:
+    """The due times of a spec; None where they cannot be had here, or it does not say them."""
+    try:
+        times = schedule.build(spec, imported)
+        if "trigger" in spec:
+            times.next(now)
+    except Exception:  # noqa: BLE001  one of the user's own may raise whatever it likes
+        return None
+    return times
 
 
 def told(connection: Connection, found: list[Row], most: int) -> list[Row]:
@@ -80,16 +100,9 @@ def told(connection: Connection, found: list[Row], most: int) -> list[Row]:
     return found
 
 
-def _first(found: Iterator[Coming], most: int) -> Iterator[Coming]:
-    for _, one in zip(range(most), found, strict=False):
-        yield one
-
-
-def _of(trigger: Row, now: datetime) -> Iterator[Coming]:
+def _of(trigger: Row, now: datetime, imported: Import | None = None) -> Iterator[Coming]:
     spec = trigger["spec"]
-    try:
-        times = schedule.build(spec)
-    except (ValueError, TypeError, KeyError, StopIteration):
+    if (times := _times(spec, now, imported)) is None:
         return
     zone = schedule.zone_of(spec.get("tz", "UTC"))
     late = duration.seconds(spec["jitter"]) if "jitter" in spec else 0.0

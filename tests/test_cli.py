@@ -188,6 +188,19 @@ def test_a_workflow_in_python_is_applied_by_its_name(pgsig: Pgsig, here: Path, m
         assert said in err
 
 
+def test_what_a_workflow_in_python_declares_wrong_is_said_as_such(
+    pgsig: Pgsig, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "own_of_test_cli.py").write_text(
+        "from pgsig import Workflow\nfrom tests.pure.test_definition_apscheduler import OWN\n"
+        "wf = Workflow('py')\nwf.batch('job', command=['true'], start=OWN)\n"
+    )
+    monkeypatch.syspath_prepend(str(here))
+    code, _, err = pgsig("validate", "own_of_test_cli:wf")
+    assert code == 1
+    assert err.startswith("PS516 EveryThirdHour is not a trigger of APScheduler itself")
+
+
 def test_a_time_that_is_past_is_pointed_out(pgsig: Pgsig, here: Path) -> None:
     (here / "at.yaml").write_text(
         "workflow: w\noperators: {a: {batch: {command: [x]}, start: {at: 2020-01-01T00:00:00}}}"

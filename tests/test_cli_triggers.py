@@ -64,16 +64,57 @@ def test_a_time_is_skipped_and_the_calendar_knows(run: Any) -> None:
     assert "1 skipped" in run("trigger", "list", "w.hour").stdout
 
 
-def test_dry_runs_say_and_do_nothing(run: Any, connection: Connection) -> None:
-    assert run("trigger", "fire", "w.hour", "--dry-run").stdout.startswith(
-        "would START w.hour by start: recorded: run "
+def test_a_busy_trigger_does_not_hide_the_others(run: Any, connection: Connection) -> None:
+    busy = {"batch": {"command": ["true"]}, "start": {"every": "1s"}}
+    apply(connection, {"workflow": "busy", "operators": {"o": busy}})
+    shown = [one["operator"] for one in json.loads(run("calendar", "-o", "json").stdout)]
+    assert sorted(set(shown)) == ["hour", "night", "o"]
+    assert shown[:4] == ["o"] * 4
+    assert len(json.loads(run("calendar", "busy", "-o", "json").stdout)) == 10
+
+
+def test_a_target_that_there_is_not_is_refused(
+    run: Any, connection: Connection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    apply(connection, {"workflow": "plain", "operators": {"o": {"batch": {"command": ["true"]}}}})
+    for command in (["calendar"], ["trigger", "list"]):
+        for target in ("nobody", "w.nobody"):
+            result = run(*command, target)
+            assert result.exit_code == 1
+            assert f'PS201 /target: there is no workflow or operator "{target}"' in capsys.readouterr().err
+        assert run(*command, "plain").exit_code == 0
+
+
+def test_a_trigger_of_ones_own_is_asked_here_or_said_to_be_known_to_the_clocks(
+    run: Any, connection: Connection
+) -> None:
+    own = {"batch": {"command": ["true"]}, "start": {"trigger": "tests.pure.test_definition_apscheduler:OWN"}}
+    elsewhere = {"batch": {"command": ["true"]}, "start": {"trigger": "not.here:Odd"}}
+    apply(connection, {"workflow": "own", "operators": {"mine": own, "theirs": elsewhere}})
+    result = run("calendar", "own", "-o", "json")
+    assert {one["operator"] for one in json.loads(result.stdout)} == {"mine"}
+    assert (
+        "own.theirs: as not.here:Odd says: that cannot be asked here, the clocks know" in run("calendar", "own").stderr
     )
+
+
+def test_what_was_left_out_by_hand_says_by_whom(run: Any, connection: Connection) -> None:
+    assert run("trigger", "skip", "w.hour", "--reason", "holiday").exit_code == 0
+    found = connection.execute("SELECT by_whom = session_user, reason FROM pgsig_private.gap").fetchall()
+    assert found == [(True, "holiday")]
+    assert "LAST_TICK" not in run("trigger", "list", "w.hour").stdout
+    assert run("trigger", "fire", "w.hour").exit_code == 0
+
+
+def test_dry_runs_say_and_do_nothing(run: Any, connection: Connection) -> None:
+    would = "would START w.hour by start: recorded: a new run"
+    assert run("trigger", "fire", "w.hour", "--dry-run").stdout.startswith(would)
     told = run("act", "w", "start", "--dry-run").stdout.splitlines()
     assert [line.partition(": ")[0] for line in told] == ["would START w.hour", "would START w.night"]
     assert connection.execute("SELECT count(*) FROM pgsig.signals").fetchone() == (0,)
 
 
-def test_a_backfill_is_planned_begun_listed_and_cancelled(run: Any) -> None:
+def test_a_backfill_is_planned_begun_listed_and_cancelled(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     now = datetime.now(UTC)
     span = ("--from", (now - timedelta(hours=5)).isoformat(), "--to", now.isoformat())
     assert len(run("backfill", "start", "w.hour", *span, "--dry-run").stdout.splitlines()) == 5
@@ -82,7 +123,15 @@ def test_a_backfill_is_planned_begun_listed_and_cancelled(run: Any) -> None:
     assert run("backfill", "cancel", number).exit_code == 0
     assert "cancelled" in run("backfill", "follow", number).stdout
     assert run("backfill", "cancel", number).exit_code == 1
-    assert run("backfill", "start", "w.hour", "--from", "soon", "--to", "later").exit_code == 2
+    capsys.readouterr()
+    for wrong, said in (
+        (("soon", "later"), ["PS208 /first: ", "PS208 /last: "]),
+        (("2999-01-01", "2999-02-01"), ["PS208 /last: 2999-01-01 00:00:00 UTC is not past"]),
+    ):
+        assert run("backfill", "start", "w.hour", "--from", wrong[0], "--to", wrong[1]).exit_code == 1
+        assert [
+            line[: len(start)] for line, start in zip(capsys.readouterr().err.splitlines(), said, strict=True)
+        ] == said
 
 
 def test_validate_warns_of_times_that_a_change_of_clocks_moves(run: Any, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
 from flask import Response, request
@@ -13,7 +12,6 @@ from pgsig.api.body import check_fields, loads, text_of
 from pgsig.api.operators import DEFAULT, find
 from pgsig.api.problems import Refusal
 from pgsig.api.reply import plain, reply
-from pgsig.condition import schedule
 from pgsig.dry_run import what_if
 from pgsig.errors import NotFound, Problem
 from pgsig.foresight import coming, told
@@ -123,25 +121,12 @@ def begin_backfill(workflow: str, operator: str, trigger: str) -> Response:
     given: dict[str, Any] = {"most": body.get("together", 1), "again": body.get("again", False), "namespace": namespace}
     with database().transaction() as connection:
         find(connection, namespace, workflow, operator)
-        span = span_of(triggers.find(connection, path, trigger, namespace), body["first"], body["last"])
+        span = backfills.span(triggers.find(connection, path, trigger, namespace), body["first"], body["last"])
         if dry_run:
             wanted = backfills.plan(connection, path, trigger, *span, **given)
             return reply({"dry_run": True, "times": list(wanted.dues), "ticked": wanted.ticked})
         number = backfills.begin(connection, path, trigger, *span, **given, reason=reason, source=SOURCE)
     return reply({"id": number}, 201, {"Location": f"/api/v1/backfills/{number}"})
-
-
-def span_of(trigger: Row, first: str, last: str) -> tuple[datetime, datetime]:
-    """A range in the trigger's zone; a last day that is not over ends now. Raises Refusal."""
-    zone, found, problems = schedule.zone_of(trigger["spec"].get("tz", "UTC")), [], []
-    for name, text in (("first", first), ("last", last)):
-        try:
-            found.append(schedule.moment(text, zone, last=name == "last"))
-        except ValueError as error:
-            problems.append(Problem("PS208", str(error), f"/{name}", "for instance 2027-01-31 or 2027-01-31T02:30"))
-    if problems:
-        raise Refusal(422, "the backfill is not understood", problems=problems)
-    return found[0], min(found[1], trigger["now"]) if len(last.strip()) <= 10 else found[1]
 
 
 @api.get("/backfills")

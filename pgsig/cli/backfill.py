@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -54,10 +53,8 @@ def start(
     from pgsig.store.database import translated
 
     with connected(database_url) as connection, translated():
-        spec = triggers.find(connection, operator, trigger, namespace)["spec"]
         given: dict[str, Any] = {"most": together, "again": again, "namespace": namespace}
-        span = (_moment(first, spec, "--from"), _moment(last, spec, "--to", last=True))
-        span = (span[0], min(span[1], triggers.now(connection)) if len(last) <= 10 else span[1])
+        span = backfills.span(triggers.find(connection, operator, trigger, namespace), first, last)
         if dry_run:
             _show_plan(backfills.plan(connection, operator, trigger, *span, **given), output)
             return
@@ -69,15 +66,6 @@ def start(
                 show(str(number))
             return
         _follow(connection, number, output)
-
-
-def _moment(text: str, spec: dict[str, Any], option: str, *, last: bool = False) -> datetime:
-    from pgsig.condition import schedule
-
-    try:
-        return schedule.moment(text, schedule.zone_of(spec.get("tz", "UTC")), last=last)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint=option) from error
 
 
 def _show_plan(wanted: Any, output: str) -> None:

@@ -176,12 +176,14 @@ def _imported(name: str, module: str, attribute: str) -> Definition:
     from importlib import import_module
 
     from pgsig.definition.workflow import Workflow
-    from pgsig.errors import PgsigError
+    from pgsig.errors import InvalidInput, PgsigError
 
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         found = import_module(module)
+    except InvalidInput:  # what it declares is wrong, and it says what and where
+        raise
     except Exception as error:
         if not (isinstance(error, ModuleNotFoundError) and error.name and module.startswith(error.name)):
             say("".join(traceback.format_exception(error)).rstrip())

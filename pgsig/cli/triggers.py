@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,8 @@ from pgsig.cli.common import connected, database_option, namespace_option, outpu
 from pgsig.cli.output import harmless, say, show, show_json, show_table
 
 if TYPE_CHECKING:
+    from apscheduler.triggers.base import BaseTrigger
+
     from pgsig.store.database import Connection
     from pgsig.store.reading import Row
 
@@ -28,18 +30,22 @@ trigger_argument = click.argument("trigger", required=False)
 def calendar(target: str | None, times: int, namespace: str | None, database_url: str | None, output: str) -> None:
     """Show what is due next, of everything or of TARGET (a workflow, or workflow.operator), in UTC and local time.
 
+    Among several operators a trigger has its share of the times, so that a busy one does not hide the others.
+
     \b
     A local time that the clocks jump over is due when it would have been without the jump,
     one that comes twice the first time (RFC 5545). Crons with * for the hour go on in real time.
     """
     from pgsig.condition.words import words
-    from pgsig.foresight import coming
+    from pgsig.foresight import coming, unknown
     from pgsig.store import triggers
 
-    workflow, _, operator = (target or "").partition(".")
     with connected(database_url) as connection:
-        found = triggers.in_force(connection, namespace=namespace, workflow=workflow or None, operator=operator or None)
-        ahead = coming(found, triggers.now(connection), times)
+        found = _of_target(connection, target, namespace)
+        several = len({row["operator_id"] for row in found}) > 1
+        now = triggers.now(connection)
+    ahead = coming(found, now, times, fair=several, imported=_imported_here)
+    foreign = unknown(found, now, _imported_here)
     if output == "json":
         show_json([one.as_dict() for one in ahead])
         return
@@ -57,6 +63,34 @@ def calendar(target: str | None, times: int, namespace: str | None, database_url
         if row["paused"]:
             since = f"{row['paused_at']:%Y-%m-%d %H:%M} UTC"
             say(f"{row['workflow']}.{row['operator']}: {words(row['spec'])}: paused ({row['paused']}) since {since}")
+    for row in foreign:
+        say(f"{row['workflow']}.{row['operator']}: {words(row['spec'])}: that cannot be asked here, the clocks know")
+
+
+def _of_target(connection: Connection, target: str | None, namespace: str | None) -> list[Row]:
+    """The triggers of a workflow, of a workflow.operator, or of everything. Raises NotFound for a target that there is not."""
+    from pgsig.errors import NotFound
+    from pgsig.store import triggers
+    from pgsig.store.reading import rows
+
+    workflow, _, operator = (target or "").partition(".")
+    named: dict[str, Any] = {"namespace": namespace, "workflow": workflow or None, "operator": operator or None}
+    found = triggers.in_force(connection, **named)
+    if target and not found and not rows(connection, "operator_ids", **named):
+        what = f'there is no workflow or operator "{target}"' + (f' in namespace "{namespace}"' if namespace else "")
+        raise NotFound(what, code="PS201", where="/target", fix="pgsig ps lists them")
+    return found
+
+
+def _imported_here(target: str) -> BaseTrigger:
+    """A trigger of the user's own as a clock in this folder would have it. Raises ValueError."""
+    import sys
+
+    from pgsig.definition.apscheduler import imported
+
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    return imported(target)
 
 
 @click.group()
@@ -79,15 +113,20 @@ def list_triggers(target: str | None, namespace: str | None, database_url: str |
     from pgsig.store import triggers
     from pgsig.store.reading import rows
 
-    workflow, _, operator = (target or "").partition(".")
     with connected(database_url) as connection:
-        found = triggers.in_force(connection, namespace=namespace, workflow=workflow or None, operator=operator or None)
-        gaps = rows(connection, "gaps_of_triggers", triggers=[row["id"] for row in found], limit=1)
+        found = _of_target(connection, target, namespace)
+        ids = [row["id"] for row in found]
+        gaps = rows(connection, "gaps_of_triggers", triggers=ids, limit=1)
+        ticks = {row["trigger_id"]: row["due_at"] for row in rows(connection, "last_ticks", triggers=ids)}
         now = triggers.now(connection)
     left_out = {gap["trigger_id"]: gap for gap in gaps}
     for row in found:
-        ahead = next_of(row, now, 1)
-        row |= {"words": words(row["spec"]), "next_due": ahead[0].due if ahead else None}
+        ahead = next_of(row, now, 1, _imported_here)
+        row |= {
+            "words": words(row["spec"]),
+            "next_due": ahead[0].due if ahead else None,
+            "last_tick": ticks.get(row["id"]),
+        }
         if (gap := left_out.get(row["id"])) is not None:
             row["left_out"] = (
                 f"{gap['times'] or 'over 1000'} {gap['why']}, the last {gap['last_due']:%Y-%m-%d %H:%M:%S}"
@@ -97,7 +136,7 @@ def list_triggers(target: str | None, namespace: str | None, database_url: str |
         return
     for row in found:
         row["operator"] = f"{row['workflow']}.{row['operator']}"
-    columns = ["operator", "trigger", "words", "next_due", "last_due", "paused", "left_out"]
+    columns = ["operator", "trigger", "words", "next_due", "last_tick", "paused", "left_out"]
     filled = [name for name in columns if any(row.get(name) is not None for row in found)]
     show_table(found, filled, empty="no triggers: give an operator start: {cron: …}")
 

@@ -166,6 +166,12 @@ def _every(spec: dict[str, Any], zone: ZoneInfo) -> Times:
     return times.Interval(int(length), moment(spec["anchor"], zone) if "anchor" in spec else ANCHOR)
 
 
+def _at(spec: dict[str, Any], zone: ZoneInfo) -> Times:
+    found = moment(spec["at"], zone)
+    written = datetime.fromisoformat(str(spec["at"]))
+    return times.Moment(written, zone) if written.tzinfo is None else times.Moment(found)
+
+
 def _calendar(spec: dict[str, Any], zone: ZoneInfo) -> Times:
     months, days = times.period(spec["calendar"])
     if days % 7 == 0 and days and "anchor" not in spec and "week" in spec["calendar"]:
@@ -188,7 +194,7 @@ _FORMS = {
     "cron": lambda spec, zone: Cron(spec["cron"], zone),
     "every": _every,
     "calendar": _calendar,
-    "at": lambda spec, zone: times.Moment(moment(spec["at"], zone)),
+    "at": _at,
     "times": _times,
 }
 

@@ -49,14 +49,21 @@ class Interval(_Plain):
         return self.anchor + ((after - self.anchor) // self.length + 1) * self.length
 
 
-class Moment(_Plain):
-    """Once."""
+class Moment:
+    """Once. zone: where it was written as a local time, so that a change of clocks may have moved it."""
 
-    def __init__(self, at: datetime) -> None:
-        self.at = at.astimezone(UTC)
+    def __init__(self, at: datetime, zone: ZoneInfo | None = None) -> None:
+        self.at, self.zone = (at.replace(tzinfo=zone) if zone is not None else at).astimezone(UTC), zone
+        self._wall = at.replace(tzinfo=UTC)
 
     def next(self, after: datetime) -> datetime | None:
         return self.at if self.at > after else None
+
+    def note(self, due: datetime) -> str | None:
+        return wall.shifted(self._matches, self.zone, due) if self.zone is not None else None
+
+    def _matches(self, moment: datetime) -> datetime | None:
+        return self._wall if self._wall >= moment else None
 
 
 class Calendar:

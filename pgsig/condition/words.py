@@ -33,6 +33,7 @@ MONTHS = (
 )
 UNITS = (("d", "day"), ("h", "hour"), ("m", "minute"), ("s", "second"))
 _STEP = re.compile(r"\*/(\d+)")
+_PLACE = re.compile(r"(last|1st|2nd|3rd|4th|5th) (mon|tue|wed|thu|fri|sat|sun)")
 _ONE = re.compile(r"(\d+)([smhd])")
 
 
@@ -153,6 +154,8 @@ def _day(day: str, weekday: str, month: str) -> str:
         told = "the " + _list([_nth(one) for one in day.split(",")])
     elif (step := _STEP.fullmatch(day)) is not None:
         told = f"every {_nth(step[1])} day"
+    elif (place := _PLACE.fullmatch(day.lower())) is not None:
+        told = f"the {place[1]} {DAYS[place[2]]}"
     else:
         told = f"day {day}"
     told += months or " of the month"

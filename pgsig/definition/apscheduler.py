@@ -57,12 +57,14 @@ def _cron(trigger: CronTrigger) -> dict[str, Any]:
 
 
 def _interval(trigger: IntervalTrigger) -> dict[str, Any]:
+    start = trigger.start_date.isoformat()
+    # Without a start APScheduler takes the moment when the object is made: that would be another trigger at each apply. It is told by its
+    # microseconds, which nobody writes. With a start it is not due before that, other than with an anchor alone.
     return {
-        "every": duration.text(trigger.interval_length), "anchor": trigger.start_date.isoformat(),
-        # It is not due before its start, other than with an anchor alone.
-        "begin": trigger.start_date.isoformat(),
+        "every": duration.text(trigger.interval_length),
+        **({} if trigger.start_date.microsecond else {"anchor": start, "begin": start}),
         **({"end": trigger.end_date.isoformat()} if trigger.end_date else {}),
-    }  # fmt: skip
+    }
 
 
 def _calendar(trigger: CalendarIntervalTrigger) -> dict[str, Any]:

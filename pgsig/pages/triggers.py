@@ -12,10 +12,10 @@ from pgsig.api.base import database
 from pgsig.api.body import text_problem
 from pgsig.api.operators import DEFAULT, find
 from pgsig.api.problems import Refusal, problems_of, status_of
-from pgsig.api.triggers import cancel, put, span_of
+from pgsig.api.triggers import cancel, put
 from pgsig.dry_run import what_if
 from pgsig.errors import NotFound, PgsigError, Problem
-from pgsig.foresight import coming
+from pgsig.foresight import coming, unknown
 from pgsig.pages.base import ROWS, pages, render
 from pgsig.pages.operators import SOURCE, address_of, page_of
 from pgsig.store import backfills, triggers
@@ -38,7 +38,8 @@ def calendar() -> Response:
     return render(
         "calendar",
         ("calendar", "backfills"),
-        times=coming(found, now, ROWS),
+        times=coming(found, now, ROWS, fair=True),
+        unknown=unknown(found, now),
         paused=paused,
         backfills=backfills,
         known=len(found),
@@ -86,7 +87,7 @@ def _backfill(connection: Connection, path: str, trigger: str, form: dict[str, s
             "the backfill is not understood",
             problems=[Problem("PS208", "a whole number is needed", "/together", "for instance 1")],
         )
-    span = span_of(triggers.find(connection, path, trigger, namespace), form["first"], form["last"])
+    span = backfills.span(triggers.find(connection, path, trigger, namespace), form["first"], form["last"])
     given: dict[str, Any] = {
         "most": int(form["together"]),
         "namespace": namespace,

@@ -25,6 +25,20 @@ class Backfill:
     ticked: int
 
 
+def span(trigger: Row, first: str, last: str) -> tuple[datetime, datetime]:
+    """A range as people write it, in the trigger's zone; a last day that is not over ends now. Raises InvalidInput (PS208)."""
+    zone, found, problems = schedule.zone_of(trigger["spec"].get("tz", "UTC")), [], []
+    for name, text in (("first", first), ("last", last)):
+        try:
+            found.append(schedule.moment(text, zone, last=name == "last"))
+        except ValueError as error:
+            problems.append(Problem("PS208", str(error), f"/{name}", "for instance 2027-01-31 or 2027-01-31T02:30"))
+    if problems:
+        raise InvalidInput(problems, subject="the backfill")
+    # Only a day that has begun is cut: a range that is all to come is to be refused for that.
+    return found[0], min(found[1], max(found[0], trigger["now"])) if len(last.strip()) <= 10 else found[1]
+
+
 def plan(
     connection: Connection,
     operator: str,
@@ -54,7 +68,7 @@ def plan(
             )
         )
     if not 1 <= most <= MOST_TOGETHER:
-        problems.append(Problem("PS208", f"{most} cannot be on the way at once", "/most", f"1 to {MOST_TOGETHER}"))
+        problems.append(Problem("PS208", f"{most} cannot be on the way at once", "/together", f"1 to {MOST_TOGETHER}"))
     dues: list[datetime] = []
     if not problems:
         times = schedule.build(found["spec"])

@@ -70,7 +70,7 @@ def resume(
             connection.execute(query("unpause_trigger").encode(), {"id": item.id})
             settled = _since_the_pause(times, item, found["now"], missed.AT_RESUME[found["paused"]])
             if settled is not None:
-                settle(connection, [(item, settled)], by=source or "", reason=reason)
+                settle(connection, [(item, settled)], by=source, reason=reason)
                 more["ticks"] = len(settled.ticks)
         return _note(connection, found["id"], "RESUME_TRIGGER", more, reason, source)
 
@@ -113,7 +113,7 @@ def skip_next(
                 [Problem("PS209", f"{found['name']} has no due time to come", "/trigger", "there is nothing to skip")]
             )
         gap = Gap(upcoming, upcoming, 1, "skipped")
-        settle(connection, [(item, Settled((), gap, upcoming))], ahead=True, by=source or "", reason=reason)
+        settle(connection, [(item, Settled((), gap, upcoming))], ahead=True, by=source, reason=reason)
         connection.execute(query("announce_triggers").encode())
         return _note(connection, item.id, "SKIP_TRIGGER", {"due": upcoming.isoformat()}, reason, source), upcoming
 

@@ -77,10 +77,13 @@ def settle(
     asked: Sequence[tuple[Trigger, Settled]],
     *,
     ahead: bool = False,
-    by: str = "pgsig",
+    by: str | None = "pgsig",
     reason: str = "",
 ) -> Answer:
-    """Settle due times, each only if its trigger still stands where the caller saw it. ahead: also times that are not due yet."""
+    """Settle due times, each only if its trigger still stands where the caller saw it. ahead: also times that are not due yet.
+
+    by, reason: who leaves out what is left out, and why; None for the database's login.
+    """
     document = [
         {
             "trigger": trigger.id,
@@ -97,7 +100,7 @@ def settle(
     return Answer({item[0]: Place(item[1], item[2]) for item in found}, found[0][3] if found else None)
 
 
-def _gap(gap: Gap, by: str, reason: str) -> dict[str, Any]:
+def _gap(gap: Gap, by: str | None, reason: str) -> dict[str, Any]:
     return {
         "first": gap.first.isoformat(),
         "last": gap.last.isoformat(),

@@ -54,7 +54,7 @@ BEGIN
           FROM numbered n WHERE n.signal_id IN (SELECT t.signal_id FROM ticked t)
     ), left_out AS (
         INSERT INTO pgsig_private.gap (trigger_id, first_due, last_due, times, why, by_whom, reason)
-        SELECT a.trigger, g.first, g.last, g.times, g.why, coalesce(g.by, 'pgsig'), coalesce(g.reason, '')
+        SELECT a.trigger, g.first, g.last, g.times, g.why, coalesce(g.by, session_user), coalesce(g.reason, '')
           FROM asked a, jsonb_to_record(a.gap) g(first timestamptz, last timestamptz, times integer, why text, by text, reason text)
          WHERE a.mine AND a.gap IS NOT NULL AND jsonb_typeof(a.gap) = 'object'
         ON CONFLICT DO NOTHING

@@ -66,6 +66,12 @@ SELECT g.* FROM unnest(%(triggers)s::bigint[]) t(id), LATERAL (
     SELECT g.* FROM pgsig_private.gap g WHERE g.trigger_id = t.id ORDER BY g.last_due DESC LIMIT %(limit)s
 ) g ORDER BY g.trigger_id, g.last_due DESC
 
+-- name: last_ticks
+-- The last due time of each trigger that became a tick, if it was not pruned.
+SELECT k.trigger_id, k.due_at FROM unnest(%(triggers)s::bigint[]) t(id), LATERAL (
+    SELECT k.trigger_id, k.due_at FROM pgsig_private.tick k WHERE k.trigger_id = t.id ORDER BY k.due_at DESC LIMIT 1
+) k
+
 -- name: backfills
 SELECT b.* FROM pgsig.backfills b
  WHERE (%(namespace)s::text IS NULL OR b.namespace = %(namespace)s) AND (%(operators)s::bigint[] IS NULL OR b.operator_id = ANY (%(operators)s))

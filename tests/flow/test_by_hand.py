@@ -271,7 +271,7 @@ def test_a_backfill_that_cannot_be_is_refused_with_all_that_is_wrong(desk: Desk)
         )  # ten million
     with pytest.raises(InvalidInput) as caught:
         backfills.begin(desk.connection, "w.job", None, NOON + 300 * 24 * HOUR, NOON + 299 * 24 * HOUR, most=0)
-    assert [problem.where for problem in caught.value.problems] == ["/last", "/last", "/most"]
+    assert [problem.where for problem in caught.value.problems] == ["/last", "/last", "/together"]
     assert all(problem.fix for problem in caught.value.problems)
 
 

@@ -77,6 +77,10 @@ def test_it_is_due_when_apscheduler_says_so(trigger: Any) -> None:
     assert schedule.due_between(times, START, START + timedelta(days=3000), len(expected)) == expected
 
 
+def test_an_interval_without_a_start_is_the_same_each_time_it_is_made() -> None:
+    assert spec_of(IntervalTrigger(hours=2, timezone="UTC")) == {"every": "2h"}
+
+
 def test_they_stand_alone_and_among_conditions() -> None:
     wf = Workflow("w")
     night = CronTrigger(hour=2, timezone="Europe/Berlin", jitter=30)

@@ -87,8 +87,8 @@ def test_the_policy_in_the_words_of_the_documentation() -> None:
     assert of({"cron": "30 2 * * *"}, fold) == ["00:30 02:30 comes twice: due the first time"]
     assert of({"calendar": "1 day", "time": "02:30"}, gap) == ["01:30 the clocks jump over 02:30: due at 03:30"]
     assert of({"calendar": "1 day", "time": "02:30"}, fold) == ["00:30 02:30 comes twice: due the first time"]
-    assert of({"at": "2027-03-28T02:30:00"}, gap) == ["01:30"]
-    assert of({"at": "2026-10-25T02:30:00"}, fold) == ["00:30"]
+    assert of({"at": "2027-03-28T02:30:00"}, gap) == ["01:30 the clocks jump over 02:30: due at 03:30"]
+    assert of({"at": "2026-10-25T02:30:00"}, fold) == ["00:30 02:30 comes twice: due the first time"]
     assert (
         len(of({"cron": "0 * * * *"}, gap))
         == len(of({"cron": "0 * * * *"}, fold))
@@ -161,6 +161,7 @@ def test_words() -> None:
         ({"cron": "*/10 9-17 * * mon-fri"}, "every 10 minutes from 09:00 to 17:59, every weekday UTC"),
         ({"cron": "0 12 13 * fri"}, "on the 13th of the month, if it is a Friday, at 12:00 UTC"),
         ({"cron": "@yearly"}, "on the 1st in January at 00:00 UTC"),
+        ({"cron": {"day": "last fri", "hour": 2}}, "on the last Friday of the month at 02:00 UTC"),
         ({"every": "10m", "jitter": "30s"}, "every 10 minutes, up to 30 seconds later"),
         (
             {"calendar": "2 weeks", "anchor": "2027-01-04", "time": "09:00"},
@@ -171,6 +172,23 @@ def test_words() -> None:
         ({"cron": 5}, "cron 5"),
     ):
         assert words(spec) == said
+
+
+@pytest.mark.parametrize(
+    ("at", "due", "note"),
+    [
+        ("2027-03-28T02:30:00", "2027-03-28T01:30:00+00:00", "the clocks jump over 02:30: due at 03:30"),
+        ("2027-10-31T02:30:00", "2027-10-31T00:30:00+00:00", "02:30 comes twice: due the first time"),
+        ("2027-03-28T03:30:00", "2027-03-28T01:30:00+00:00", None),
+        ("2027-03-28T02:30:00+01:00", "2027-03-28T01:30:00+00:00", None),
+        ("2027-01-31", "2027-01-30T23:00:00+00:00", None),
+    ],
+)
+def test_a_moment_says_what_a_change_of_clocks_does_to_it(at: str, due: str, note: str | None) -> None:
+    times = schedule.build({"at": at, "tz": "Europe/Berlin"})
+    found = times.next(datetime(2026, 1, 1, tzinfo=UTC))
+    assert found == datetime.fromisoformat(due)
+    assert times.note(found) == note
 
 
 def test_a_date_of_yaml_is_a_date() -> None:

@@ -506,6 +506,16 @@ TABLE pgsig_private.tick (
     CONSTRAINT tick_pkey PRIMARY KEY (trigger_id, due_at)
 ) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=5000)
 
+TABLE pgsig_private.timeline (
+    id          bigint NOT NULL
+    number      integer
+    border      xid8
+    since       timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+    quiet_until timestamp with time zone
+    CONSTRAINT timeline_pkey PRIMARY KEY (id)
+    CONSTRAINT timeline_id_check CHECK ((id >= 0))
+)
+
 TABLE pgsig_private.timer (
     rule_id bigint NOT NULL
     subject text NOT NULL
@@ -595,9 +605,12 @@ FUNCTION pgsig_private.adopt(bigint) RETURNS bigint
 FUNCTION pgsig_private.ask_function(text,jsonb,jsonb) RETURNS record
 FUNCTION pgsig_private.before_signal() RETURNS trigger
 FUNCTION pgsig_private.begin_backfill(bigint,timestamp with time zone[],integer,text,text) RETURNS bigint
+FUNCTION pgsig_private.begin_timeline(integer,xid8) RETURNS pgsig_private.timeline
+FUNCTION pgsig_private.carried_over(pg_snapshot,bigint) RETURNS pg_snapshot
 FUNCTION pgsig_private.carry_over(text) RETURNS bigint
 FUNCTION pgsig_private.check_move() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer,text[]) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text)
+FUNCTION pgsig_private.cursor_here() RETURNS text
 FUNCTION pgsig_private.drop_detached(text) RETURNS boolean
 FUNCTION pgsig_private.effect_text(pgsig_private.action) RETURNS text
 FUNCTION pgsig_private.effects(bigint) RETURNS jsonb
@@ -626,6 +639,7 @@ FUNCTION pgsig_private.milestone_of(text) RETURNS pgsig_private.milestone
 FUNCTION pgsig_private.missing(jsonb,jsonb,jsonb,bigint) RETURNS jsonb
 FUNCTION pgsig_private.moment_text(timestamp with time zone) RETURNS text
 FUNCTION pgsig_private.needed_signals() RETURNS SETOF bigint
+FUNCTION pgsig_private.note_timeline(interval) RETURNS pgsig_private.timeline
 FUNCTION pgsig_private.note_trigger(bigint,text,jsonb,text,text) RETURNS bigint
 FUNCTION pgsig_private.number_text(jsonb) RETURNS text
 FUNCTION pgsig_private.numbered(jsonb,text,integer) RETURNS record
@@ -658,6 +672,7 @@ FUNCTION pgsig_private.signal_problems(text,jsonb,text,text,text,text,text) RETU
 FUNCTION pgsig_private.signals_as_json(bigint[]) RETURNS jsonb
 FUNCTION pgsig_private.take(integer) RETURNS TABLE(lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text, emitted_at timestamp with time zone, xid text, depth smallint, run_id bigint, event_id text)
 FUNCTION pgsig_private.targets(text,text,boolean) RETURNS TABLE(operator_id bigint, path text)
+FUNCTION pgsig_private.timeline_number() RETURNS integer
 FUNCTION pgsig_private.trigger_now() RETURNS timestamp with time zone
 FUNCTION pgsig_private.unblock(text) RETURNS void
 FUNCTION pgsig_private.verdict(pgsig_private.rule,text,text,jsonb,jsonb,jsonb,jsonb,pgsig_private.action) RETURNS jsonb

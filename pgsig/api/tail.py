@@ -24,10 +24,13 @@ from pgsig.api.signals import filter_of
 from pgsig.errors import PgsigError
 from pgsig.live import Live, TooMany
 from pgsig.store.database import Database
-from pgsig.store.reading import Cursor, Filter, Row, arrivals, here, reading
+from pgsig.store.reading import Cursor, Filter, Row, arrivals, go_on, here, reading
 
 COMMENT = 15.0  # seconds of silence after which a comment keeps proxies from closing the stream
-_SNAPSHOT = re.compile(r"[0-9]{1,19}:[0-9]{1,19}:(?:[0-9]{1,19}(?:,[0-9]{1,19})*)?")
+_SNAPSHOT = "[0-9]{1,19}:[0-9]{1,19}:(?:[0-9]{1,19}(?:,[0-9]{1,19})*)?"
+_CURSOR = re.compile(
+    rf"(?P<s1>{_SNAPSHOT})\|(?P<s2>(?:{_SNAPSHOT})?)\|(?P<done>[0-9]{{1,18}})(?:\|(?P<timeline>[0-9]{{1,18}}))?"
+)
 
 
 @api.get("/signals/tail")
@@ -37,11 +40,8 @@ def tail() -> Response:
     want = filter_of(asked)
     asked.done()
     given = request.headers.get("Last-Event-ID")
-    if given:
-        start = from_text(given)
-    else:
-        with reading(database()) as connection:
-            start = here(connection)
+    with reading(database()) as connection:
+        start = go_on(connection, from_text(given)) if given else here(connection)
     return stream(follow(database(), live(), want, start), live())
 
 
@@ -93,7 +93,8 @@ def event(item: Row, cursor: Cursor) -> str:
 
 
 def to_text(cursor: Cursor) -> str:
-    return base64.urlsafe_b64encode(f"{cursor.s1}|{cursor.s2}|{cursor.done}".encode()).decode().rstrip("=")
+    text = f"{cursor.s1}|{cursor.s2}|{cursor.done}" + (f"|{cursor.timeline}" if cursor.timeline else "")
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def from_text(text: str) -> Cursor:
@@ -101,13 +102,13 @@ def from_text(text: str) -> Cursor:
     try:
         if len(text) > 16384:
             raise ValueError("too long")
-        s1, s2, done = (
-            base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode().split("|")
+        found = _CURSOR.fullmatch(
+            base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
         )
-        if not (_SNAPSHOT.fullmatch(s1) and (not s2 or _SNAPSHOT.fullmatch(s2)) and re.fullmatch("[0-9]{1,18}", done)):
+        if found is None:
             raise ValueError("not snapshots")
     except (binascii.Error, UnicodeDecodeError, ValueError) as error:
         raise Refusal(
             400, "not an id of this stream", where="Last-Event-ID", fix="hand back the last id as it came"
         ) from error
-    return Cursor(s1, s2, int(done))
+    return Cursor(found["s1"], found["s2"], int(found["done"]), int(found["timeline"] or 0))

@@ -144,7 +144,7 @@ class Door:
         if wrong:
             raise InvalidInput([Problem("PS405", wrong, "/pattern")], subject="the request")
         cursor = query.get("after") or grant.since
-        if not re.fullmatch(r"\d+:\d+:[\d,]*(;\d+:\d+:[\d,]*;\d+)?", cursor):
+        if not re.fullmatch(r"\d+:\d+:[\d,]*(;\d+:\d+:[\d,]*;\d+)?(@\d{1,18})?", cursor):
             raise InvalidInput(
                 [Problem("PS405", "not a cursor", "/after", "give back what was answered")],
                 subject="the request",

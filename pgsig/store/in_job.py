@@ -69,25 +69,38 @@ def signals_after(
 ) -> tuple[list[Heard], str]:
     """Signals whose key matches `pattern`, a regular expression, that became visible after `cursor`, and the next cursor.
 
-    A cursor is a snapshot, or `snapshot;snapshot;position` inside a window. Late commits are not skipped.
+    A cursor is a snapshot, or `snapshot;snapshot;position` inside a window; `@` and a number behind it, where Postgres has lost the end of
+    its log before (`sql/api/16_timeline.sql`). Late commits are not skipped. Raises InvalidInput for the cursor of another database.
     """
-    s1, s2, last = (*cursor.split(";"), "", "")[:3]
+    place, _, timeline = cursor.partition("@")
+    s1, s2, last = (*place.split(";"), "", "")[:3]
     rows = all_rows(
         connection,
         "signals_after",
         s1=s1,
         s2=s2 or None,
         last=int(last or 0),
+        timeline=int(timeline or 0),
         namespace=namespace,
         pattern=pattern,
         most=most,
     )
+    if (s1 := rows[0]["s1"]) is None:
+        raise InvalidInput(
+            [
+                Problem(
+                    "PS405", "a cursor of a copy of this database that is not in use any more", "/after", "begin anew"
+                )
+            ],
+            subject="the request",
+        )
+    timeline = f"@{rows[0]['timeline']}" if rows[0]["timeline"] else ""
     end = rows[0]["s2"]
     found = [
         Heard(
             id=row["id"], key=row["key"], subject=row["subject"], value=row["value"], source=row["source"],
-            emitted_at=row["emitted_at"].isoformat(), run_id=row["run_id"], cursor=f"{s1};{end};{row['id']}",
+            emitted_at=row["emitted_at"].isoformat(), run_id=row["run_id"], cursor=f"{s1};{end};{row['id']}{timeline}",
         )
         for row in rows if row["id"] is not None
     ]  # fmt: skip
-    return found, (found[-1].cursor if len(found) == most else end)
+    return found, (found[-1].cursor if len(found) == most else end + timeline)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Literal
 
 from psycopg.rows import dict_row
 
+from pgsig.errors import InvalidInput, Problem
 from pgsig.store.database import Connection, Database, query
 
 Row = dict[str, Any]
@@ -227,11 +228,13 @@ def _cut(found: list[Row], limit: int) -> Page:
 
 @dataclass(frozen=True)
 class Cursor:
-    """How far a reader of the log has come: everything that `s1` sees, and of what `s2` sees, positions up to `done`."""
+    """How far a reader of the log has come: everything that `s1` sees, and of what `s2` sees, positions up to `done`. timeline: see
+    `sql/api/16_timeline.sql`."""
 
     s1: str
     s2: str = ""
     done: int = 0
+    timeline: int = 0
 
 
 @dataclass(frozen=True)
@@ -245,12 +248,24 @@ class Arrivals:
 
 def here(connection: Connection) -> Cursor:
     """The cursor of a reader that begins now."""
-    return Cursor(rows(connection, "snapshot")[0]["snapshot"])
+    return Cursor(**rows(connection, "cursor_here")[0])
+
+
+def go_on(connection: Connection, cursor: Cursor) -> Cursor:
+    """What a cursor means now, with the end of its window. Raises InvalidInput for one of another database."""
+    (row,) = rows(connection, "go_on", s1=cursor.s1, s2=cursor.s2, done=cursor.done, timeline=cursor.timeline)
+    if row["s1"] is None:
+        raise InvalidInput(
+            [Problem("PS405", "a cursor of a copy of this database that is not in use any more", "", "begin anew")],
+            subject="the request",
+        )
+    return Cursor(**row)
 
 
 def arrivals(connection: Connection, cursor: Cursor, want: Filter = Filter(), limit: int = 500) -> Arrivals:
     """What became visible since a cursor, in order of position within each look; late commits are not skipped."""
-    end = cursor.s2 or here(connection).s1
+    cursor = go_on(connection, cursor)
+    end = cursor.s2
     rows(connection, "by_index")
     found = rows(
         connection,
@@ -262,10 +277,10 @@ def arrivals(connection: Connection, cursor: Cursor, want: Filter = Filter(), li
         limit=limit,
         **want.parameters(),
     )
-    marked = [(item, Cursor(cursor.s1, end, item["id"])) for item in found]
+    marked = [(item, replace(cursor, done=item["id"])) for item in found]
     if len(found) == limit:
         return Arrivals(marked, marked[-1][1], more=True)
-    return Arrivals(marked, Cursor(end))
+    return Arrivals(marked, Cursor(end, timeline=cursor.timeline))
 
 
 @dataclass(frozen=True)

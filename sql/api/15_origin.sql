@@ -88,7 +88,8 @@ BEGIN
     -- end, as their policy says. Numbers that the old cluster may have given away after the dump are not given again.
     UPDATE pgsig_private.process SET ended_at = clock_timestamp() WHERE ended_at IS NULL;
     UPDATE pgsig_private.run SET epoch = epoch + 1000000 WHERE state IN ('queued', 'starting', 'running', 'retrying');
-    PERFORM setval('pgsig_private.process_id_seq', (SELECT last_value + 1000000 FROM pgsig_private.process_id_seq));
-    PERFORM setval('pgsig_private.run_id', (SELECT last_value + 1000000 FROM pgsig_private.run_id));
+    -- Cursors in other hands stay as they are: the shift has taken care of them.
+    PERFORM pgsig_private.begin_timeline(pgsig_private.timeline_number(), NULL);
+    UPDATE pgsig_private.timeline SET quiet_until = since WHERE quiet_until IS NULL;
     RETURN v_moved;
 END $$;

@@ -64,18 +64,26 @@ END $$;
 CREATE OR REPLACE FUNCTION pgsig_private.join_processes(
     p_role text, p_name text, p_host text, p_pid integer, p_version text, p_pools text[], p_capacity integer, p_ttl interval,
     p_labels text[] DEFAULT '{}'
-) RETURNS bigint LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+) RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_id bigint;
+BEGIN
+    PERFORM pgsig_private.note_timeline(CASE p_role WHEN 'runner' THEN p_ttl END);
     INSERT INTO pgsig_private.process (role, name, host, pid, version, pools, capacity, labels, lease_until)
-    VALUES (p_role, p_name, p_host, p_pid, p_version, p_pools, p_capacity, p_labels, clock_timestamp() + p_ttl) RETURNING id
-$$;
+    VALUES (p_role, p_name, p_host, p_pid, p_version, p_pools, p_capacity, p_labels, clock_timestamp() + p_ttl) RETURNING id INTO v_id;
+    RETURN v_id;
+END $$;
 
 -- False: somebody has declared this process dead. It must stop what it holds, and join anew.
 CREATE OR REPLACE FUNCTION pgsig_private.renew(p_process bigint, p_ttl interval, p_detail jsonb DEFAULT NULL) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_role text;
 BEGIN
     UPDATE pgsig_private.process SET lease_until = clock_timestamp() + p_ttl, detail = coalesce(p_detail, detail)
-     WHERE id = p_process AND ended_at IS NULL;
-    RETURN FOUND;
+     WHERE id = p_process AND ended_at IS NULL RETURNING role INTO v_role;
+    PERFORM pgsig_private.note_timeline(CASE v_role WHEN 'runner' THEN p_ttl END);
+    RETURN v_role IS NOT NULL;
 END $$;
 
 -- LIMITS. A run may carry a key; of all runs with that key, whoever they belong to, at most limit_most are alive. Who counts or
@@ -130,9 +138,14 @@ DECLARE
     v_open  text[] := p_pools;
     v_free  jsonb := '{}';  -- of each limited pool, how many more runs it may have
     v_again boolean := false;
+    v_line  pgsig_private.timeline := pgsig_private.note_timeline();
 BEGIN
     IF NOT EXISTS (SELECT FROM pgsig_private.process p WHERE p.id = p_runner AND p.ended_at IS NULL AND p.lease_until > clock_timestamp()) THEN
         RAISE EXCEPTION 'runner % holds no lease', p_runner USING ERRCODE = 'PS301', HINT = 'renew it, or join again';
+    END IF;
+    -- What the lost end of the log had granted may still be executed.
+    IF coalesce(v_line.quiet_until > clock_timestamp(), true) THEN
+        RETURN;
     END IF;
     FOR v_pool IN SELECT p.name, p.most FROM pgsig_private.pool p WHERE p.name = ANY (p_pools) ORDER BY p.name LOOP
         IF pg_try_advisory_xact_lock(1885827946, hashtext('pool ' || v_pool.name)) THEN
@@ -179,7 +192,7 @@ BEGIN
             END IF;
         END IF;
         UPDATE pgsig_private.run r
-           SET state = 'starting', runner_id = p_runner, slot = v_slot, epoch = r.epoch + 1, claimed_at = clock_timestamp(),
+           SET state = 'starting', runner_id = p_runner, slot = v_slot, epoch = greatest(r.epoch + 1, v_line.id), claimed_at = clock_timestamp(),
                claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END, ready_at = NULL
          WHERE r.id = v_run.id;
         UPDATE pgsig_private.instance i SET observed = 'starting', run_id = v_run.id, changed_at = clock_timestamp()
@@ -399,8 +412,8 @@ BEGIN
 END $$;
 
 -- Processes whose lease ran out are dead from here on; the runs that they held are returned for whoever decides what becomes of them.
--- None is declared dead within the first seconds of a server's life: after a restart the owners shall renew first, instead of losing
--- everything at once. Who has said that it ended, or was seen to be gone, has no need of that.
+-- None is declared dead within the first seconds of a server's life, or of a timeline's: after a restart, or a failover, the owners shall
+-- renew first, instead of losing everything at once. Who has said that it ended, or was seen to be gone, has no need of that.
 CREATE OR REPLACE FUNCTION pgsig_private.reap(p_quiet interval)
 RETURNS TABLE (run_id bigint, epoch bigint, attempt integer, kind text, spec jsonb, desired text, failures smallint, handle text)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -410,7 +423,7 @@ BEGIN
     IF NOT pg_try_advisory_xact_lock(1885827945, 1002) THEN
         RETURN;
     END IF;
-    IF clock_timestamp() - pg_postmaster_start_time() >= p_quiet THEN
+    IF clock_timestamp() - greatest(pg_postmaster_start_time(), (SELECT max(t.since) FROM pgsig_private.timeline t)) >= p_quiet THEN
         UPDATE pgsig_private.process p SET ended_at = clock_timestamp() WHERE p.ended_at IS NULL AND p.lease_until < clock_timestamp();
     END IF;
     -- A run that was put back into line may have been stopped before anybody took it: its place goes to the next.

@@ -32,7 +32,7 @@ SELECT p.id, p.pid, p.detail::text FROM pgsig_private.process p
 SELECT c.id, c.epoch, c.attempt, c.generation, c.namespace, c.workflow, c.operator, c.subject, c.kind, c.spec::text, c.params::text,
        c.cause::text, c.action, c.depth, c.handover_of, c.checkpoint::text, c.failures, c.handle,
        CASE WHEN c.handle IS NOT NULL THEN extract(epoch FROM clock_timestamp() - r.started_at)::float8 END AS ran_for,
-       pgsig_private.here()::text AS since
+       pgsig_private.cursor_here() AS since
   FROM pgsig_private.claim(%(runner)s, %(pools)s::text[], %(capacity)s, %(labels)s::text[]) c
   JOIN pgsig_private.run r ON r.id = c.id
 
@@ -86,20 +86,24 @@ UPDATE pgsig_private.run SET checkpoint = %(value)s::jsonb
 -- name: signals_after
 -- The signals of a namespace that became visible after a snapshot, in the order of the log. Like pgsig_private.take, without its lock:
 -- s1 is what was read before; s2, where a page was not the last of its window, is the window's end. One statement, so that
--- pgsig_private.here() is the very snapshot that it reads with.
+-- pgsig_private.here() is the very snapshot that it reads with. A cursor of another timeline begins its window anew; s1 is null for one that
+-- is not known here.
 WITH span AS MATERIALIZED (
-    SELECT %(s1)s::pg_snapshot AS s1, coalesce(%(s2)s::pg_snapshot, pgsig_private.here()) AS s2,
+    SELECT CASE WHEN here.same THEN %(s1)s::pg_snapshot ELSE pgsig_private.carried_over(%(s1)s::pg_snapshot, %(timeline)s) END AS s1,
+           coalesce(CASE WHEN here.same THEN %(s2)s::pg_snapshot END, pgsig_private.here()) AS s2,
+           CASE WHEN here.same THEN %(last)s::bigint ELSE 0 END AS last, here.timeline,
            (hashtextextended(%(namespace)s, 0) & 3)::smallint AS lane
+      FROM (SELECT max(t.id) AS timeline, max(t.id) = %(timeline)s::bigint AS same FROM pgsig_private.timeline t) here
 ), found AS (
     SELECT s.* FROM span, LATERAL (
         SELECT * FROM pgsig.signals a WHERE a.lane = span.lane AND a.xid >= pg_snapshot_xmax(span.s1)
         UNION ALL
         SELECT * FROM pgsig.signals b WHERE b.lane = span.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(span.s1)))
     ) s
-     WHERE s.namespace = %(namespace)s AND pg_visible_in_snapshot(s.xid, span.s2) AND s.id + 0 > %(last)s AND s.key ~ %(pattern)s
+     WHERE s.namespace = %(namespace)s AND pg_visible_in_snapshot(s.xid, span.s2) AND s.id + 0 > span.last AND s.key ~ %(pattern)s
      ORDER BY s.id + 0 LIMIT %(most)s
 )
-SELECT span.s2::text, f.id, f.key, f.subject, f.value::text, f.source, f.emitted_at, f.run_id
+SELECT span.s1::text, span.s2::text, span.timeline, f.id, f.key, f.subject, f.value::text, f.source, f.emitted_at, f.run_id
   FROM span LEFT JOIN found f ON true ORDER BY f.id
 
 -- name: log_size

@@ -73,8 +73,15 @@ SELECT s.id, s.namespace, s.key, s.subject, left(s.value::text, %(chars)s) AS va
 -- For the rest of the transaction. One transaction that wrote much of the log makes the planner think that any other did so too.
 SELECT set_config('enable_seqscan', 'off', true)
 
--- name: snapshot
-SELECT pgsig_private.here()::text AS snapshot
+-- name: cursor_here
+SELECT pgsig_private.here()::text AS s1, max(t.id) AS timeline FROM pgsig_private.timeline t
+
+-- name: go_on
+-- What a cursor means here and now. One of another timeline begins its window anew; s1 is null for one that is not known here.
+SELECT (CASE WHEN here.same THEN %(s1)s::pg_snapshot ELSE pgsig_private.carried_over(%(s1)s::pg_snapshot, %(timeline)s) END)::text AS s1,
+       coalesce(CASE WHEN here.same THEN nullif(%(s2)s, '') END, pgsig_private.here()::text) AS s2,
+       CASE WHEN here.same THEN %(done)s::bigint ELSE 0 END AS done, here.timeline
+  FROM (SELECT max(t.id) AS timeline, max(t.id) = %(timeline)s::bigint AS same FROM pgsig_private.timeline t) here
 
 -- name: signals_between
 -- What became visible between two snapshots, in order of position: late commits are in it, as in sql/api/20_take.sql.

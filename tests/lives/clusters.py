@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from pgsig.embedded import EmbeddedPostgres, find_binaries
 from pgsig.embedded.identity import choose_identity, environment, through_helper
+from tests.support import wait_for
+from tests.support_core import one
 
 SMALL = {"shared_buffers": "16MB", "max_connections": "40"}
 
@@ -85,3 +89,44 @@ def burn(dsn: str, transactions: int) -> None:
         connection.execute(
             f"DO $$ BEGIN FOR i IN 1..{transactions} LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$".encode()
         )
+
+
+def beside(data: Path, server: EmbeddedPostgres) -> Path:
+    """Where a copy of a cluster has to lie for an embedded server."""
+    data.mkdir(mode=0o700)
+    (data / "lock").touch()
+    shutil.copy(server.data_dir / "password", data / "password")
+    return data / "cluster"
+
+
+@contextmanager
+def standby(data: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A replica that follows. Gives its address, and what promotes it. An embedded server waits until it accepts writes."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    server = EmbeddedPostgres(data, port=port, fsync=False, settings={**SMALL, "hot_standby": "on"})
+    thread = threading.Thread(target=server.start)
+    thread.start()
+    password = (data / "password").read_text().strip()
+    dsn = make_conninfo(host="127.0.0.1", port=port, user="pgsig", password=password, dbname="postgres")
+
+    def answers() -> bool:
+        try:
+            with psycopg.connect(dsn) as connection:
+                return bool(one(connection, "SELECT pg_is_in_recovery()"))
+        except psycopg.OperationalError:
+            return False
+
+    def promote() -> None:
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+        thread.join(30)
+
+    try:
+        wait_for(answers, 30)
+        yield dsn, promote
+    finally:
+        if thread.is_alive():
+            promote()
+        server.stop("immediate")

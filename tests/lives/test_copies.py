@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
 
 from pgsig.embedded import EmbeddedPostgres, find_binaries
 from pgsig.store.migrate import migrate
-from tests.lives.clusters import SMALL, burn, cluster, folder, run, without_password
+from tests.lives.clusters import SMALL, beside, burn, cluster, folder, run, standby, without_password
 from tests.lives.story import actions, emit, fates, go_on, leave_in_the_middle
 from tests.support import wait_for
 from tests.support_core import one
@@ -42,7 +37,7 @@ def test_a_base_backup_goes_on_and_so_does_a_promoted_replica() -> None:
         with standby(replica.parent) as (promoted, promote):
             with psycopg.connect(dsn) as connection:
                 last = one(connection, "SELECT max(id) FROM pgsig.signals")
-                there = one(connection, "SELECT pg_current_wal_lsn()::text")
+                there = one(connection, "SELECT pg_current_wal_insert_lsn()::text")
             with psycopg.connect(promoted, autocommit=True) as other:
                 wait_for(lambda: one(other, "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", there), 20)
             primary.kill()
@@ -60,47 +55,6 @@ def test_a_base_backup_goes_on_and_so_does_a_promoted_replica() -> None:
                 assert len(fates(promoted, last)) > len(fates(restored.dsn(), middle.last))
             finally:
                 restored.stop("immediate")
-
-
-def beside(data: Path, server: EmbeddedPostgres) -> Path:
-    """Where a copy of a cluster has to lie for an embedded server."""
-    data.mkdir(mode=0o700)
-    (data / "lock").touch()
-    shutil.copy(server.data_dir / "password", data / "password")
-    return data / "cluster"
-
-
-@contextmanager
-def standby(data: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """A replica that follows. Gives its address, and what promotes it. An embedded server waits until it accepts writes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    server = EmbeddedPostgres(data, port=port, fsync=False, settings={**SMALL, "hot_standby": "on"})
-    thread = threading.Thread(target=server.start)
-    thread.start()
-    password = (data / "password").read_text().strip()
-    dsn = make_conninfo(host="127.0.0.1", port=port, user="pgsig", password=password, dbname="postgres")
-
-    def answers() -> bool:
-        try:
-            with psycopg.connect(dsn) as connection:
-                return bool(one(connection, "SELECT pg_is_in_recovery()"))
-        except psycopg.OperationalError:
-            return False
-
-    def promote() -> None:
-        with psycopg.connect(dsn, autocommit=True) as connection:
-            connection.execute("SELECT pg_promote()")
-        thread.join(30)
-
-    try:
-        wait_for(answers, 30)
-        yield dsn, promote
-    finally:
-        if thread.is_alive():
-            promote()
-        server.stop("immediate")
 
 
 @pytest.mark.slow

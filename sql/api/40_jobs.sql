@@ -26,13 +26,12 @@ CREATE OR REPLACE TRIGGER check_first BEFORE INSERT ON pgsig_private.run
 CREATE OR REPLACE TRIGGER check_move BEFORE UPDATE ON pgsig_private.run
     FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION pgsig_private.check_move();
 
--- After a run of this instance ended: let the next ones go, and say what is to be seen now. The instance is locked by the caller.
-CREATE OR REPLACE FUNCTION pgsig_private.settle(p_operator bigint, p_subject text) RETURNS void
+-- After runs of an instance have ended: let the next ones go. The instance is locked by the caller.
+CREATE OR REPLACE FUNCTION pgsig_private.release_next(p_operator bigint, p_subject text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_next record;
     v_busy integer;
-    v_seen record;
 BEGIN
     SELECT count(*) INTO v_busy FROM pgsig_private.run r
      WHERE r.operator_id = p_operator AND r.subject = p_subject
@@ -47,6 +46,15 @@ BEGIN
         v_busy := v_busy + 1;
         PERFORM pg_notify('pgsig_runs', '');
     END LOOP;
+END $$;
+
+-- After a run of this instance ended: let the next ones go, and say what is to be seen now. The instance is locked by the caller.
+CREATE OR REPLACE FUNCTION pgsig_private.settle(p_operator bigint, p_subject text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_seen record;
+BEGIN
+    PERFORM pgsig_private.release_next(p_operator, p_subject);
     -- Seen is the newest run that is alive, else the newest that waits, else how the last one ended.
     SELECT r.id, r.state INTO v_seen FROM pgsig_private.run r
      WHERE r.operator_id = p_operator AND r.subject = p_subject AND r.state IN ('queued', 'starting', 'running', 'retrying')
@@ -128,10 +136,13 @@ RETURNS TABLE (
     id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text,
     spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text
 )
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     v_run   record;
     v_pool  record;
+    v_next  bigint[];
+    v_plain bigint[];
     v_slot  smallint;
     v_alive integer;
     v_taken bigint[] := '{}';
@@ -160,10 +171,45 @@ BEGIN
             v_open := array_remove(v_open, v_pool.name);
         END IF;
     END LOOP;
+    v_next := ARRAY(
+        SELECT r.id FROM pgsig_private.run r
+         WHERE r.pool = ANY (v_open) AND r.state IN ('queued', 'retrying') AND r.claimable_at <= clock_timestamp() AND r.labels <@ p_labels
+         ORDER BY r.priority DESC, r.claimable_at, r.id LIMIT p_capacity);
+    -- The plain ones, one of an instance and without a limit that they could meet, take a statement for all.
+    v_plain := ARRAY(
+        SELECT min(r.id) FROM pgsig_private.run r WHERE r.id = ANY (v_next)
+         GROUP BY r.operator_id, r.subject HAVING count(*) = 1 AND count(r.limit_key) = 0 AND NOT v_free ? min(r.pool));
+    v_plain := ARRAY(
+        SELECT r.id FROM pgsig_private.run r JOIN pgsig_private.instance i ON i.operator_id = r.operator_id AND i.subject = r.subject
+         WHERE r.id = ANY (v_plain) FOR UPDATE OF i SKIP LOCKED);
+    v_plain := ARRAY(
+        SELECT r.id FROM pgsig_private.run r
+         WHERE r.id = ANY (v_plain) AND r.state IN ('queued', 'retrying') AND r.claimable_at IS NOT NULL FOR UPDATE SKIP LOCKED);
+    WITH taken AS (
+        UPDATE pgsig_private.run r
+           SET state = 'starting', runner_id = p_runner, slot = free.slot, epoch = r.epoch + 1, claimed_at = clock_timestamp(),
+               claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END, ready_at = NULL
+          FROM unnest(v_plain) plain(id)
+          JOIN pgsig_private.run q ON q.id = plain.id
+         CROSS JOIN LATERAL (
+               SELECT min(free.slot)::smallint AS slot FROM generate_series(0, q.slots - 1) free(slot)
+                WHERE NOT EXISTS (SELECT FROM pgsig_private.run o WHERE o.operator_id = q.operator_id AND o.subject = q.subject
+                                     AND o.slot = free.slot AND o.id <> q.id AND o.state IN ('starting', 'running', 'retrying'))) free
+         WHERE r.id = plain.id AND free.slot IS NOT NULL
+        RETURNING r.id, r.operator_id, r.subject
+    ), seen AS (
+        UPDATE pgsig_private.instance i SET observed = 'starting', run_id = t.id, changed_at = clock_timestamp()
+          FROM taken t WHERE i.operator_id = t.operator_id AND i.subject = t.subject
+    )
+    SELECT coalesce(array_agg(t.id), '{}') INTO v_taken FROM taken t;
+    UPDATE pgsig_private.run r SET claimable_at = NULL  -- the place they were promised is taken again: they wait for the next that frees one
+     WHERE r.id = ANY (v_plain) AND r.state = 'queued' AND v_plain <> v_taken;
     FOR v_run IN
         SELECT r.id, r.operator_id, r.subject, r.slots, r.pool, r.limit_key, r.limit_most FROM pgsig_private.run r
-         WHERE r.pool = ANY (v_open) AND r.state IN ('queued', 'retrying') AND r.claimable_at <= clock_timestamp() AND r.labels <@ p_labels
-         ORDER BY r.priority DESC, r.claimable_at, r.id LIMIT p_capacity
+         WHERE r.id = ANY (v_next)
+           AND EXISTS (SELECT FROM pgsig_private.run o WHERE o.id = ANY (v_next) AND o.operator_id = r.operator_id AND o.subject = r.subject
+                       HAVING count(*) > 1 OR r.limit_key IS NOT NULL OR v_free ? r.pool)
+         ORDER BY r.priority DESC, r.claimable_at, r.id
     LOOP
         CONTINUE WHEN (v_free->>v_run.pool)::integer <= 0;
         -- Somebody at work on this instance will announce it when done; waiting here could meet a second claimer head on.
@@ -212,7 +258,7 @@ BEGIN
     RETURN QUERY
         SELECT r.id, r.epoch, r.attempt, r.generation, w.namespace, w.name, o.name, r.subject, v.kind, v.spec,
                CASE WHEN v.spec ? 'params_from' THEN r.params || pgsig_private.params_from(v.spec->'params_from', r.evidence) ELSE r.params END,
-               coalesce(pgsig_private.signals_as_json(r.evidence), '[]'), a.action, r.depth, r.handover_of,
+               CASE WHEN r.evidence = '{}' THEN '[]' ELSE coalesce(pgsig_private.signals_as_json(r.evidence), '[]') END, a.action, r.depth, r.handover_of,
                CASE v.kind WHEN 'streaming' THEN pgsig_private.last_checkpoint(r) ELSE r.checkpoint END, r.failures, r.handle
           FROM pgsig_private.run r
           JOIN pgsig_private.operator o ON o.id = r.operator_id
@@ -254,91 +300,137 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       FROM pgsig_private.remembered s WHERE s.id = ANY (p_ids)
 $$;
 
--- A runner says what became of a run it was granted. 'stale': the grant is no longer its own, and nothing was changed.
--- retrying carries the delay until the next attempt. A run that was asked to stop does not retry. An attempt that is not charged (its runner
--- shut down, or it never began) goes on under its number: nothing of the job's doing has failed. handle: the engine's name of the job, while
--- there is one that another runner could take over; until one has, it is alive without anybody to stop it, and has begun when it began.
+-- What became of runs that were granted, many reports in one transaction, in the order given:
+-- [{run, epoch, state, delay, exit_code, reason, charged, failures, handle, cpu_seconds, memory_peak}].
+-- 'stale': the grant is no longer its own, and nothing was changed.
+-- retrying carries the delay until the next attempt, in seconds. A run that was asked to stop does not retry. An attempt that is not charged (its
+-- runner shut down, or it never began) goes on under its number: nothing of the job's doing has failed. handle: the engine's name of the job,
+-- while there is one that another runner could take over; until one has, it is alive without anybody to stop it, and has begun when it began.
+-- Instances are locked first and in one order, as everywhere, then the runs; keys whose runs have ended are looked after last, in one order too.
+-- A statement serves all runs at once: what a runner has to tell in a moment is told at the price of little more than one.
+CREATE OR REPLACE FUNCTION pgsig_private.report_many(p_reports jsonb) RETURNS TABLE (place integer, answer text)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_runs  bigint[] := ARRAY(SELECT DISTINCT n.run FROM jsonb_to_recordset(p_reports) AS n(run bigint) ORDER BY 1);
+    v_rest  jsonb := p_reports;
+    v_wave  jsonb;
+    v_part  jsonb;
+    v_moved jsonb := '[]';  -- what has changed: the columns of the run as they were right then, and the report's place
+    v_one   record;
+BEGIN
+    PERFORM FROM pgsig_private.instance i
+      WHERE (i.operator_id, i.subject) IN (SELECT r.operator_id, r.subject FROM pgsig_private.run r WHERE r.id = ANY (v_runs))
+      ORDER BY i.operator_id, i.subject FOR UPDATE;
+    PERFORM FROM pgsig_private.run r WHERE r.id = ANY (v_runs) ORDER BY r.id FOR UPDATE;
+    -- Of each run one report at a time: the first wave has everybody's first.
+    SELECT jsonb_agg(n.report || jsonb_build_object('place', n.place - 1)) INTO v_rest
+      FROM jsonb_array_elements(p_reports) WITH ORDINALITY n(report, place);
+    WHILE v_rest IS NOT NULL LOOP
+        SELECT jsonb_agg(n.report) FILTER (WHERE n.nth = 1), jsonb_agg(n.report) FILTER (WHERE n.nth > 1) INTO v_wave, v_rest
+          FROM (SELECT e.report, row_number() OVER (PARTITION BY e.report->'run' ORDER BY e.ordinality) AS nth
+                  FROM jsonb_array_elements(v_rest) WITH ORDINALITY e(report, ordinality)) n;
+        WITH told AS MATERIALIZED (
+            SELECT x.*, r.state AS was, r.id IS NOT NULL AND r.epoch = x.epoch AND r.state IN ('starting', 'running') AS good,
+                   CASE WHEN x.state = 'retrying' AND r.desired = 'stop' AND x.handle IS NULL THEN 'stopped' ELSE x.state END AS becomes
+              FROM jsonb_to_recordset(v_wave) AS x(
+                   place integer, run bigint, epoch bigint, state text, delay double precision, exit_code integer, reason text, charged boolean,
+                   failures integer, handle text, cpu_seconds double precision, memory_peak bigint)
+              LEFT JOIN pgsig_private.run r ON r.id = x.run
+        ), moved AS (
+            UPDATE pgsig_private.run r
+               SET state = t.becomes,
+                   exit_code = t.exit_code,
+                   reason = t.reason,
+                   handle = t.handle,
+                   failures = coalesce(t.failures, r.failures),
+                   -- Of all attempts together: what the run has cost.
+                   cpu_seconds = CASE WHEN t.cpu_seconds IS NULL THEN r.cpu_seconds ELSE coalesce(r.cpu_seconds, 0) + t.cpu_seconds END,
+                   memory_peak = greatest(r.memory_peak, t.memory_peak),
+                   started_at = CASE WHEN t.becomes <> 'running' OR r.handle = t.handle THEN r.started_at ELSE clock_timestamp() END,
+                   ended_at = CASE WHEN t.becomes IN ('succeeded', 'failed', 'stopped', 'lost') THEN clock_timestamp() END,
+                   -- A new attempt is a new grant: whoever held the old one is fenced off from here on.
+                   epoch = CASE WHEN t.becomes IN ('retrying', 'lost') THEN r.epoch + 1 ELSE r.epoch END,
+                   attempt = CASE WHEN t.becomes = 'retrying' AND coalesce(t.charged, true) THEN r.attempt + 1 ELSE r.attempt END,
+                   claimable_at = CASE WHEN t.becomes = 'retrying' THEN clock_timestamp() + make_interval(secs => coalesce(t.delay, 0)) END
+              FROM told t
+             WHERE r.id = t.run AND t.good AND t.becomes <> t.was
+            RETURNING t.place, r.id, r.operator_id, r.subject, r.state, r.attempt, r.generation, r.exit_code, r.reason, r.depth, r.pool, r.limit_key
+        )
+        SELECT (SELECT coalesce(jsonb_agg(to_jsonb(m)), '[]') FROM moved m),
+               (SELECT jsonb_agg(jsonb_build_object('place', t.place, 'answer', CASE WHEN t.good THEN 'ok' ELSE 'stale' END)) FROM told t)
+          INTO v_part, v_wave;
+        v_moved := v_moved || v_part;
+        RETURN QUERY SELECT a.place, a.answer FROM jsonb_to_recordset(v_wave) AS a(place integer, answer text);
+    END LOOP;
+    IF v_moved = '[]' THEN
+        RETURN;
+    END IF;
+    UPDATE pgsig_private.reload l SET state = 'failed', ended_at = clock_timestamp(), reason = 'the run ended'
+     WHERE l.state IN ('pending', 'delivered')
+       AND l.run_id = ANY (ARRAY(SELECT m.id FROM jsonb_to_recordset(v_moved) AS m(id bigint, state text) WHERE m.state NOT IN ('running', 'retrying')));
+    -- Handed over, but nobody is left to acknowledge it: the next attempt gets it again.
+    UPDATE pgsig_private.reload l SET state = 'pending', delivered_at = NULL
+     WHERE l.state = 'delivered'
+       AND l.run_id = ANY (ARRAY(SELECT m.id FROM jsonb_to_recordset(v_moved) AS m(id bigint, state text) WHERE m.state = 'retrying'));
+    FOR v_one IN
+        SELECT DISTINCT m.operator_id, m.subject FROM jsonb_to_recordset(v_moved) AS m(operator_id bigint, subject text, state text)
+         WHERE m.state <> 'running' AND EXISTS (
+               SELECT FROM pgsig_private.run q WHERE q.operator_id = m.operator_id AND q.subject = m.subject
+                  AND q.state = 'queued' AND q.claimable_at IS NULL AND NOT q.blocked)
+    LOOP
+        PERFORM pgsig_private.release_next(v_one.operator_id, v_one.subject);
+    END LOOP;
+    -- Seen is the newest run that is alive, else the newest that waits, else the one that has ended right now.
+    UPDATE pgsig_private.instance i
+       SET observed = seen.state, run_id = seen.id, changed_at = clock_timestamp(),
+           desired = CASE WHEN seen.state IN ('succeeded', 'stopped') THEN 'stopped' ELSE i.desired END
+      FROM (SELECT DISTINCT ON (m.operator_id, m.subject) m.operator_id, m.subject, m.id, m.state
+              FROM jsonb_to_recordset(v_moved) AS m(place integer, operator_id bigint, subject text, id bigint, state text)
+             ORDER BY m.operator_id, m.subject, m.place DESC) last
+      CROSS JOIN LATERAL (
+            SELECT o.id, o.state FROM (
+                (SELECT r.id, r.state, r.state = 'queued' AS waits FROM pgsig_private.run r
+                  WHERE r.operator_id = last.operator_id AND r.subject = last.subject AND r.state IN ('queued', 'starting', 'running', 'retrying'))
+                UNION ALL SELECT last.id, last.state, NULL WHERE last.state IN ('succeeded', 'failed', 'stopped', 'lost')
+            ) o ORDER BY o.waits NULLS LAST, o.id DESC LIMIT 1) seen
+     WHERE i.operator_id = last.operator_id AND i.subject = last.subject;
+    INSERT INTO pgsig.signals (kind, namespace, key, subject, value, source, run_id, depth)
+    SELECT 'state', w.namespace, 'run.' || w.name || '.' || o.name || '.' || m.state, m.subject,
+           coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
+               'run', m.id, 'attempt', m.attempt, 'generation', m.generation, 'exit_code', m.exit_code, 'reason', m.reason))),
+           'pgsig', m.id, m.depth
+      FROM jsonb_to_recordset(v_moved) AS m(
+           place integer, id bigint, operator_id bigint, subject text, state text, attempt integer, generation bigint, exit_code integer, reason text,
+           depth smallint)
+      JOIN pgsig_private.run r ON r.id = m.id
+      JOIN pgsig_private.operator o ON o.id = m.operator_id
+      JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+     ORDER BY m.place;
+    IF EXISTS (SELECT FROM jsonb_to_recordset(v_moved) AS m(state text, pool text)
+                WHERE m.state = 'retrying' OR (m.state <> 'running' AND EXISTS (SELECT FROM pgsig_private.pool p WHERE p.name = m.pool))) THEN
+        PERFORM pg_notify('pgsig_runs', '');
+    END IF;
+    FOR v_one IN
+        SELECT DISTINCT m.limit_key FROM jsonb_to_recordset(v_moved) AS m(state text, limit_key text)
+         WHERE m.limit_key IS NOT NULL AND m.state <> 'running' ORDER BY 1
+    LOOP
+        PERFORM pg_advisory_xact_lock(1885827947, hashtext(v_one.limit_key));
+        PERFORM pgsig_private.unblock(v_one.limit_key);
+    END LOOP;
+END $$;
+
+-- One report. See report_many.
 CREATE OR REPLACE FUNCTION pgsig_private.report(
     p_run bigint, p_epoch bigint, p_state text, p_delay interval DEFAULT NULL, p_exit_code integer DEFAULT NULL,
     p_reason text DEFAULT NULL, p_charged boolean DEFAULT true, p_failures integer DEFAULT NULL, p_handle text DEFAULT NULL,
     p_cpu_seconds double precision DEFAULT NULL, p_memory_peak bigint DEFAULT NULL
-) RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_run   pgsig_private.run;
-    v_state text := p_state;
-BEGIN
-    SELECT * INTO v_run FROM pgsig_private.run r WHERE r.id = p_run;
-    PERFORM FROM pgsig_private.instance i WHERE i.operator_id = v_run.operator_id AND i.subject = v_run.subject FOR UPDATE;
-    SELECT * INTO v_run FROM pgsig_private.run r WHERE r.id = p_run FOR UPDATE;
-    IF v_run.id IS NULL OR v_run.epoch <> p_epoch OR v_run.state NOT IN ('starting', 'running') THEN
-        RETURN 'stale';
-    END IF;
-    IF v_state = 'retrying' AND v_run.desired = 'stop' AND p_handle IS NULL THEN
-        v_state := 'stopped';
-    END IF;
-    IF v_state = v_run.state THEN
-        RETURN 'ok';
-    END IF;
-    UPDATE pgsig_private.run r
-       SET state = v_state,
-           exit_code = p_exit_code,
-           reason = p_reason,
-           handle = p_handle,
-           failures = coalesce(p_failures, r.failures),
-           -- Of all attempts together: what the run has cost.
-           cpu_seconds = CASE WHEN p_cpu_seconds IS NULL THEN r.cpu_seconds ELSE coalesce(r.cpu_seconds, 0) + p_cpu_seconds END,
-           memory_peak = greatest(r.memory_peak, p_memory_peak),
-           started_at = CASE WHEN v_state <> 'running' OR r.handle = p_handle THEN r.started_at ELSE clock_timestamp() END,
-           ended_at = CASE WHEN v_state IN ('succeeded', 'failed', 'stopped', 'lost') THEN clock_timestamp() END,
-           -- A new attempt is a new grant: whoever held the old one is fenced off from here on.
-           epoch = CASE WHEN v_state IN ('retrying', 'lost') THEN r.epoch + 1 ELSE r.epoch END,
-           attempt = CASE WHEN v_state = 'retrying' AND p_charged THEN r.attempt + 1 ELSE r.attempt END,
-           claimable_at = CASE WHEN v_state = 'retrying' THEN clock_timestamp() + coalesce(p_delay, interval '0') END
-     WHERE r.id = p_run;
-    UPDATE pgsig_private.reload l SET state = 'failed', ended_at = clock_timestamp(), reason = 'the run ended'
-     WHERE l.run_id = p_run AND l.state IN ('pending', 'delivered') AND v_state IN ('succeeded', 'failed', 'stopped', 'lost');
-    -- Handed over, but nobody is left to acknowledge it: the next attempt gets it again.
-    UPDATE pgsig_private.reload l SET state = 'pending', delivered_at = NULL
-     WHERE l.run_id = p_run AND l.state = 'delivered' AND v_state = 'retrying';
-    PERFORM pgsig_private.settle(v_run.operator_id, v_run.subject);
-    PERFORM pgsig_private.emit_states(ARRAY[p_run], v_state);
-    IF v_state = 'retrying' OR (v_state <> 'running' AND EXISTS (SELECT FROM pgsig_private.pool p WHERE p.name = v_run.pool)) THEN
-        PERFORM pg_notify('pgsig_runs', '');
-    END IF;
-    RETURN 'ok';
-END $$;
-
--- Many reports in one transaction, in the order given: [{run, epoch, state, delay, exit_code, reason, charged, failures, handle, cpu_seconds, memory_peak}].
--- Their instances are locked first and in one order, as everywhere; keys whose runs have ended are looked after last, in one order too.
-CREATE OR REPLACE FUNCTION pgsig_private.report_many(p_reports jsonb) RETURNS TABLE (place integer, answer text)
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_one record;
-    v_key text;
-BEGIN
-    PERFORM FROM pgsig_private.instance i
-      WHERE (i.operator_id, i.subject) IN (SELECT r.operator_id, r.subject FROM jsonb_to_recordset(p_reports) AS n(run bigint)
-                                             JOIN pgsig_private.run r ON r.id = n.run)
-      ORDER BY i.operator_id, i.subject FOR UPDATE;
-    FOR v_one IN
-        SELECT (n.place - 1)::integer AS place, x.* FROM jsonb_array_elements(p_reports) WITH ORDINALITY n(report, place), jsonb_to_record(n.report) AS x(
-            run bigint, epoch bigint, state text, delay double precision, exit_code integer, reason text, charged boolean, failures integer,
-            handle text, cpu_seconds double precision, memory_peak bigint)
-         ORDER BY n.place
-    LOOP
-        place := v_one.place;
-        answer := pgsig_private.report(v_one.run, v_one.epoch, v_one.state, make_interval(secs => v_one.delay), v_one.exit_code, v_one.reason,
-                                       coalesce(v_one.charged, true), v_one.failures, v_one.handle, v_one.cpu_seconds, v_one.memory_peak);
-        RETURN NEXT;
-    END LOOP;
-    FOR v_key IN
-        SELECT DISTINCT r.limit_key FROM jsonb_to_recordset(p_reports) AS n(run bigint, state text) JOIN pgsig_private.run r ON r.id = n.run
-         WHERE r.limit_key IS NOT NULL AND n.state <> 'running' ORDER BY 1
-    LOOP
-        PERFORM pg_advisory_xact_lock(1885827947, hashtext(v_key));
-        PERFORM pgsig_private.unblock(v_key);
-    END LOOP;
-END $$;
+) RETURNS text LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT m.answer FROM pgsig_private.report_many(jsonb_build_array(jsonb_build_object(
+        'run', p_run, 'epoch', p_epoch, 'state', p_state, 'delay', extract(epoch FROM p_delay), 'exit_code', p_exit_code, 'reason', p_reason,
+        'charged', p_charged, 'failures', p_failures, 'handle', p_handle, 'cpu_seconds', p_cpu_seconds, 'memory_peak', p_memory_peak))) m
+$$;
 
 -- A run says that it serves. The one it takes over from is asked to stop only now.
 CREATE OR REPLACE FUNCTION pgsig_private.ready(p_run bigint, p_epoch bigint) RETURNS text

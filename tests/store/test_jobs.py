@@ -122,6 +122,29 @@ def test_reports_that_are_told_together_are_answered_each(connection: Connection
     assert (row["state"], row["cpu_seconds"], row["memory_peak"]) == ("succeeded", 1.5, 4096)
 
 
+def test_each_state_is_a_signal_as_it_was_then_and_in_the_order_told(connection: Connection, process: int) -> None:
+    """Also where a run begins and ends in one transaction; a result of null is one."""
+    for number in range(2):
+        do.start(connection, do.operator(connection, f"op{number}"))
+    one, two = jobs.claim(connection, process, ["default"], 9)
+    in_job.note(connection, *two.key, "result", None)
+    reports = [
+        jobs.Report(*one.key, State.RUNNING), jobs.Report(*one.key, State.FAILED, exit_code=3, reason="no"),
+        jobs.Report(*two.key, State.RUNNING), jobs.Report(*two.key, State.SUCCEEDED, exit_code=0),
+    ]  # fmt: skip
+    assert jobs.report(connection, *reports) == [True] * 4
+    told = connection.execute(
+        "SELECT key, value FROM pgsig.signals WHERE kind = 'state' AND key NOT LIKE '%starting' ORDER BY id"
+    ).fetchall()
+    first = {"run": one.id, "attempt": 1, "generation": 1}
+    assert told == [
+        ("run.w.op0.running", first), ("run.w.op0.failed", first | {"exit_code": 3, "reason": "no"}),
+        ("run.w.op1.running", None), ("run.w.op1.succeeded", None),
+    ]  # fmt: skip
+    row = connection.execute("SELECT observed, desired FROM pgsig_private.instance ORDER BY operator_id").fetchall()
+    assert row == [("failed", "running"), ("succeeded", "stopped")]
+
+
 def test_a_delay_is_waited_for(connection: Connection, process: int) -> None:
     do.start(connection, do.operator(connection, "op"))
     jobs.report(connection, jobs.Report(*claim(connection, process).key, State.RETRYING, delay=1e300))

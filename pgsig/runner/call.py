@@ -10,6 +10,11 @@ from __future__ import annotations
 
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
 
 def main(target: str) -> None:
     import os
@@ -33,14 +38,24 @@ def main(target: str) -> None:
     if not callable(function):
         sys.exit(f'"{target}" cannot be called')
 
-    import inspect
-
-    if "run" in inspect.signature(function).parameters:
+    if _takes_run(function):
         from pgsig import run
 
         function(run=run)
     else:
         function()
+
+
+def _takes_run(function: Callable[..., Any]) -> bool:
+    """Whether a callable has a parameter named `run`. A plain function's own code tells; `inspect` would ask twice as many pages."""
+    from types import FunctionType
+
+    if isinstance(function, FunctionType) and not function.__dict__:
+        code = function.__code__
+        return "run" in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    import inspect
+
+    return "run" in inspect.signature(function).parameters
 
 
 if __name__ == "__main__":

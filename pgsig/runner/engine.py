@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from pgsig.errors import InvalidInput, Problem
 from pgsig.runner.place import Place
@@ -88,6 +88,14 @@ class Engine(Protocol[H]):
 
     def close(self) -> None:
         """Release what the engine holds. No jobs are left."""
+
+
+@runtime_checkable
+class Expecting(Protocol):
+    """What an engine may have, too."""
+
+    def expect(self, starts: int) -> None:
+        """So many jobs are going to be started, one right after the other: what can be begun for all of them is."""
 
 
 GROUP = "pgsig.runners"

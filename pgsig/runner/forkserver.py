@@ -3,7 +3,7 @@
     fork             → `child PID CELL`, with a socket to that child, which has a session of its own, a cgroup where CELL is 1, and
                        waits for an order;
                        `failed ERRNO` where there is none
-    later            → the same, in a moment in which nothing else is asked; `now`: all that was asked for later
+    later            → the same, in a moment in which nothing else is asked; `now`: all that was asked for later. Such a child rehearses
     reap PID NUMBER  → `end NUMBER STATUS SECONDS KIBIBYTES`: its wait status, processor time and peak memory. `left NUMBER`, and it stays
                        as it is, where something may be left of it
     bury PID NUMBER  → `end` as above, whatever is left. `end NUMBER` alone where it is no child
@@ -23,6 +23,7 @@ Started by its path, as `call.py` is, with the environment that every job of thi
 # What is imported here is imported in every job; a job should not get more than it has asked for.
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # the functions alone: `signal` makes enumerations of what they return
 import contextlib
 import gc
 import json
@@ -32,20 +33,31 @@ import signal
 import socket
 import sys
 import time
-from typing import Any
+from collections.abc import Mapping
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgsig.runner.linux import Shown
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 LARGEST_ORDER = 1 << 20
+ORDER = bytearray(LARGEST_ORDER)  # where a child reads its order to: what is not written to is nowhere
+ONE_FILE = socket.CMSG_SPACE(4)
 QUIET = 0.01  # seconds of silence after which what is owed is forked: a child that enters its cgroup slows down who begins or ends
-AT_ONCE = 0.003  # seconds in which an order comes where jobs wait for children
-IGNORED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+AT_ONCE = 0.05  # seconds in which an order comes where jobs wait for children
+REHEARSALS = (
+    20  # of the server: the interpreter has fitted its code to what it met by then, and children need not write to it
+)
+HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Child:
-    """A child of the server. channel: to the runner."""
+    """A child of the server. channel: to the runner. early: nobody waits for it yet."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, early: bool) -> None:
         self.channel = channel
+        self.early = early
         self.pid = os.getpid()
 
     def has_order(self, wait: float) -> bool:
@@ -54,20 +66,20 @@ class Child:
 
     def order(self) -> dict[str, Any]:
         """Wait for an order, with standard output and error in place. Does not return where none comes."""
-        data, files, _, _ = socket.recv_fds(self.channel, LARGEST_ORDER, 1)
-        if not data:
+        size, about, _, _ = self.channel.recvmsg_into([ORDER], ONE_FILE)
+        if not size:
             os._exit(0)
-        os.dup2(files[0], 1)
-        os.dup2(files[0], 2)
-        os.close(files[0])
-        found: dict[str, Any] = json.loads(data)
+        output = int.from_bytes(about[0][2], sys.byteorder)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
+        found: dict[str, Any] = json.loads(ORDER[:size])
         return found
 
-    def call(self, target: str) -> None:
-        """Do the job, and end as an interpreter would: here, or by raising what the job has raised."""
+    def call(self, target: str, known: Mapping[str, ModuleType]) -> None:
+        """Do the job, and end as an interpreter would: here, or by raising what the job has raised. known: the server's modules."""
         from pgsig.runner import call, leaving
 
-        known = frozenset(sys.modules)
         code = None
         try:
             call.main(target)
@@ -94,19 +106,21 @@ class Child:
 
 class Server:
     """line: to the runner. path: what a child finds modules by, before its own folder and its PYTHONPATH. takes_orphans: whether they
-    become its children. cells: where to make cgroups, or ""."""
+    become its children. cells: where to make cgroups, or "". shown: what others see of it. own: its environment. known: its modules."""
 
-    def __init__(self, line: socket.socket, path: list[str], takes_orphans: bool, cells: str) -> None:
+    def __init__(self, line: socket.socket, path: list[str], takes_orphans: bool, cells: str, shown: Shown) -> None:
         self.line = line
+        self.shown = shown
         self.cells = cells
         self.path = path
+        self.own = dict(os.environ)
+        self.known = dict(sys.modules)
         self.takes_orphans = takes_orphans
         self.owed = 0  # children to fork later
         self.children: set[int] = set()  # forked and not reaped
-        # What the runner had set: nohup ignores SIGHUP, for jobs too.
-        self.handlers = {number: signal.getsignal(number) for number in IGNORED}
-        for number in IGNORED:  # whoever stops the runner by signalling everything around it must not take this first
-            signal.signal(number, signal.SIG_IGN)
+        # Whoever stops the runner by signalling everything around it must not take this first, and a child that is signalled before it
+        # leads its session must not miss it: what is held back, a child gets when it has begun, and the server never.
+        _signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
 
     def serve(self) -> Child | None:
         """Answer until the runner is gone. In a child: the child."""
@@ -120,7 +134,7 @@ class Server:
                     number = {b"fork": 1, b"owed": 1, b"now": self.owed}[word]
                     self.owed -= 0 if word == b"fork" else number
                     for _ in range(number):
-                        child = self.fork()
+                        child = self.fork(early=word != b"fork")
                         if child is not None:
                             return child
                 elif word == b"reap" and self.strays():
@@ -132,9 +146,10 @@ class Server:
             except OSError:  # gone while it was answered
                 return None
 
-    def fork(self) -> Child | None:
+    def fork(self, early: bool) -> Child | None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
+            about = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, theirs.fileno().to_bytes(4, sys.byteorder))]
             try:
                 pid = os.fork()
             except OSError as error:
@@ -142,14 +157,12 @@ class Server:
                 pid = -1
             if pid == 0:
                 os.setsid()
-                for number, handler in self.handlers.items():
-                    signal.signal(number, handler)
+                _signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD_BACK)
                 # Told by the child: whoever knows of it can signal it as it would any job.
-                said = b"child %d %d" % (os.getpid(), self.enter_cell())
-                socket.send_fds(self.line, [said], [theirs.fileno()])
+                self.line.sendmsg([b"child %d %d" % (os.getpid(), self.enter_cell())], about)
                 self.line.close()
                 gc.enable()
-                return Child(ours)
+                return Child(ours, early)
         ours.close()
         if pid > 0:
             self.children.add(pid)
@@ -194,22 +207,23 @@ class Server:
             self.line.send(b"end %d" % number)
 
 
-def dress(order: dict[str, Any], path: list[str]) -> str:
+def dress(order: dict[str, Any], server: Server) -> str:
     """Make of this process what a new interpreter would have been, as far as a job can see it. Returns the target."""
-    from pgsig.runner import linux
-
     environment: dict[str, str] = order["env"]
     target: str = order["target"]
     call = os.path.join(HERE, "call.py")
-    os.environ.clear()
-    linux.overwrite([sys.executable, call, target] if order.get("shown", True) else sys.orig_argv, environment)
-    os.environ.update(environment)
+    for name in server.own.keys() - environment.keys():
+        del os.environ[name]
+    for name, value in environment.items():
+        if server.own.get(name) != value:
+            os.environ[name] = value
+    server.shown.overwrite([sys.executable, call, target] if order.get("shown", True) else sys.orig_argv, environment)
     time.tzset()
     os.chdir(order["cwd"])
     given = environment.get("PYTHONPATH")
     own = [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []  # "" is the folder itself
-    sys.path[:] = list(dict.fromkeys([*own, *path]))
-    for entry in [entry for entry in sys.path_importer_cache if entry not in path]:
+    sys.path[:] = list(dict.fromkeys([*own, *server.path]))
+    for entry in [entry for entry in sys.path_importer_cache if entry not in server.path]:
         del sys.path_importer_cache[entry]
     # A process that multiprocessing spawns runs this file again, under another name.
     sys.modules["__main__"].__file__ = call
@@ -220,12 +234,12 @@ def dress(order: dict[str, Any], path: list[str]) -> str:
     return target
 
 
-def rehearse(path: list[str]) -> None:
+def rehearse(server: Server) -> None:
     """Do once what an order will need: the pages that this writes to are the child's own by then, and nobody waits for them."""
     from pgsig.runner import call
 
-    order = {"target": "pgsig.runner.forkserver:nothing", "env": dict(os.environ), "cwd": os.getcwd(), "shown": False}
-    call.main(dress(json.loads(json.dumps(order)), path))
+    order = {"target": "pgsig.runner.forkserver:nothing", "env": server.own, "cwd": os.getcwd(), "shown": False}
+    call.main(dress(json.loads(json.dumps(order)), server))
 
 
 def nothing() -> None:
@@ -267,7 +281,13 @@ def prepare(given: dict[str, Any]) -> Server:
             traceback.print_exc()
     from pgsig.runner import linux
 
-    server = Server(socket.socket(fileno=given["line"]), usual, linux.take_orphans(), given["cells"])
+    server = Server(socket.socket(fileno=given["line"]), usual, linux.take_orphans(), given["cells"], linux.Shown())
+    # No pointer of the C library leads to where a child will show its own environment.
+    for name, value in server.own.items():
+        os.environ[name] = value
+    for _ in range(REHEARSALS):
+        rehearse(server)
+    server.known = dict(sys.modules)
     # What is here now stays shared: a collection in a child would copy it.
     gc.collect()
     gc.freeze()
@@ -280,10 +300,10 @@ def main() -> None:
     child = server.serve()
     if child is None:
         os._exit(0)
-    if not child.has_order(AT_ONCE):
-        rehearse(server.path)
-    target = dress(child.order(), server.path)
-    child.call(target)
+    if not child.has_order(0 if child.early else AT_ONCE):
+        rehearse(server)
+    target = dress(child.order(), server)
+    child.call(target, server.known)
 
 
 if __name__ == "__main__":

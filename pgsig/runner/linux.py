@@ -7,7 +7,6 @@ forked job shows its own there: by its environment a job is known, wherever its 
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterable, Mapping, Sequence
 
 FIRST = ("PGSIG_RUN_FILE", "PGSIG_RUNNER")  # what must be there, should the room not do for all
@@ -15,14 +14,20 @@ _SET_CHILD_SUBREAPER = 36
 ROOM = 4096  # bytes to reserve at exec for what a job has more of than its server
 
 
-def overwrite(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
-    """Show these, as far as there is room. No pointer of the C library may lead into the old environment any more."""
-    with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - in every start
-        fields = file.read().rpartition(b")")[2].split()
-    arg_start, arg_end, env_start, env_end = map(int, fields[45:49])
-    names = [*(name for name in FIRST if name in environment), *(name for name in environment if name not in FIRST)]
-    _fill(arg_start, arg_end, arguments)
-    _fill(env_start, env_end, (f"{name}={environment[name]}" for name in names))
+class Shown:
+    """The arguments and the environment that this process shows, and its forks. No pointer of the C library may lead there any more."""
+
+    def __init__(self) -> None:
+        with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - imported with every job
+            fields = file.read().rpartition(b")")[2].split()
+        arg_start, arg_end, env_start, env_end = map(int, fields[45:49])
+        self._arguments, self._environment = _memory(arg_start, arg_end), _memory(env_start, env_end)
+
+    def overwrite(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Show these, as far as there is room."""
+        names = [*(name for name in FIRST if name in environment), *(name for name in environment if name not in FIRST)]
+        _fill(self._arguments, arguments)
+        _fill(self._environment, [f"{name}={environment[name]}" for name in names])
 
 
 def take_orphans() -> bool:
@@ -31,12 +36,16 @@ def take_orphans() -> bool:
     return done == 0
 
 
-def _fill(start: int, end: int, texts: Iterable[str]) -> None:
-    room, whole = end - start, b""
+def _memory(start: int, end: int) -> memoryview:
+    return memoryview((ctypes.c_ubyte * (max(end - start, 0) if start else 0)).from_address(start)).cast("B")
+
+
+def _fill(memory: memoryview, texts: Iterable[str]) -> None:
+    room, whole = len(memory), b""
     for text in texts:
-        more = os.fsencode(text) + b"\0"
+        more = text.encode("utf-8", "surrogateescape") + b"\0"
         if len(whole) + len(more) > room:
             break
         whole += more
-    if start and room > 0:
-        ctypes.memmove(start, whole.ljust(room, b"\0"), room)
+    if room:
+        memory[:] = whole.ljust(room, b"\0")

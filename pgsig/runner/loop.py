@@ -109,9 +109,11 @@ class Runner:
 
     def _hear(self, supervisor: Supervisor) -> None:
         self._waker.clear()
+        events: list[Event] = []
         with contextlib.suppress(queue.Empty):
             while True:
-                supervisor.hear(self._events.get_nowait())
+                events.append(self._events.get_nowait())
+        supervisor.hear_all(events)
 
     def _end(self, link: Link, supervisor: Supervisor) -> None:
         patience = self.settings.lease_seconds + ENDING_PATIENCE

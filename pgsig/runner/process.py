@@ -23,7 +23,7 @@ from pgsig.runner.cgroup import Cell, Home
 from pgsig.runner.child import Child, OwnChild
 from pgsig.runner.engine import Exit, NotStarted
 from pgsig.runner.place import Place, surroundings
-from pgsig.runner.warm import Pool, WarmChild, possible
+from pgsig.runner.warm import SPARES, Pool, WarmChild, possible
 from pgsig.settings import Settings
 from pgsig.store.jobs import Grant
 
@@ -88,6 +88,10 @@ class ProcessEngine:
         self._pool_since = monotonic()
         self._census: dict[int, tree.Process] = {}
         self._census_at = 0.0
+
+    def expect(self, starts: int) -> None:
+        if self.pool and starts > SPARES:
+            self.pool.expect(starts)
 
     def start(self, grant: Grant, place: Place) -> ProcessHandle:
         line = command_line(grant)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
@@ -14,7 +15,7 @@ from pgsig.decide.retry import How, Outcome, after
 from pgsig.failpoints import reached
 from pgsig.model import Kind, State
 from pgsig.runner.door import Door
-from pgsig.runner.engine import Engine, Exit, NotStarted
+from pgsig.runner.engine import Engine, Exit, Expecting, NotStarted
 from pgsig.runner.events import Dispossessed, Event, Granted, GrantOver, Probed, ReloadWanted, StopWanted
 from pgsig.runner.fence import Fence
 from pgsig.runner.job import Job
@@ -96,8 +97,16 @@ class Supervisor:
             if not self.engine.lasting:
                 self.engine.kill(job.handle)
 
+    def hear_all(self, events: Sequence[Event]) -> None:
+        """What the database wants, and what probes found."""
+        starts = sum(isinstance(event, Granted) for event in events)
+        if starts > 1 and isinstance(self.engine, Expecting):
+            self.engine.expect(starts)
+        for event in events:
+            self.hear(event)
+
     def hear(self, event: Event) -> None:
-        """What the database wants."""
+        """One of them."""
         match event:
             case Granted(grant) if grant.id in self.jobs:
                 # Its job of an older grant is still being ended here: they must not overlap.

@@ -104,6 +104,13 @@ class Pool:
             self._send(b"bury %d 0" % child.pid)  # somebody has killed it
         return None
 
+    def expect(self, starts: int) -> None:
+        """So many starts come at once: their children are forked while the first of them begin."""
+        self._hear(0.0)
+        while not self.dead and self._came and len(self._spares) + self._asked < starts:
+            self._asked += 1
+            self._send(b"fork")
+
     def _next(self) -> WarmChild | None:
         self._hear(0.0)
         word = b"later" if self._spares else b"fork"

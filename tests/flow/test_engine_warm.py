@@ -100,7 +100,12 @@ ENDS = {
 }  # fmt: skip
 
 
-OUTER = {"main()", "main(sys.argv[1])", "child.call(target)", "call.main(target)"}  # lines of the frames around a job
+OUTER = {
+    "main()",
+    "main(sys.argv[1])",
+    "child.call(target, server.known)",
+    "call.main(target)",
+}  # lines of the frames around a job
 
 
 def test_it_ends_as_a_cold_one_ends(trial: Trial) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from zoneinfo import ZoneInfo
 
 from apscheduler.triggers.base import BaseTrigger
 
@@ -104,7 +105,7 @@ def _of(trigger: Row, now: datetime, imported: Import | None = None) -> Iterator
     spec = trigger["spec"]
     if (times := _times(spec, now, imported)) is None:
         return
-    zone = schedule.zone_of(spec.get("tz", "UTC"))
+    zone = _zone(spec)
     late = duration.seconds(spec["jitter"]) if "jitter" in spec else 0.0
     # What is settled ahead was skipped by hand.
     after = max(now, trigger.get("since") or now).astimezone(UTC)
@@ -112,6 +113,12 @@ def _of(trigger: Row, now: datetime, imported: Import | None = None) -> Iterator
         at = due + missed.jitter(str(trigger["id"]), due, late)
         yield Coming(trigger, due, at, f"{due.astimezone(zone):%a %Y-%m-%d %H:%M:%S} {zone.key}", times.note(due))
         after = due
+
+
+def _zone(spec: Json) -> ZoneInfo:
+    """Where its local times are told: in its own zone, or the one that all parts of a combination with a zone have."""
+    named = {part["tz"] for part in spec.get("of", ()) if isinstance(part, dict) and "tz" in part}
+    return schedule.zone_of(spec.get("tz") or (named.pop() if len(named) == 1 else "UTC"))
 
 
 def warnings(definition: Definition, now: datetime) -> list[str]:

@@ -101,6 +101,7 @@ def page_of(namespace: str, workflow: str, name: str, subject: str, *, status: i
         want = Filter(namespace=namespace, workflow=workflow, operator=name)
         context = {
             "operator": found,
+            "at": _path(namespace, workflow, name, {"subject": subject} if subject else {}),
             "why": why(connection, f"{workflow}.{name}", subject, namespace),
             "triggers": told_of(connection, triggers.in_force(connection, operators=[found["operator_id"]]), 10),
             "backfills": rows(connection, "backfills", namespace=None, operators=[found["operator_id"]], limit=3),
@@ -114,7 +115,7 @@ def page_of(namespace: str, workflow: str, name: str, subject: str, *, status: i
         parts,
         status,
         subject=subject,
-        **{"told": 0, "problems": (), "form": {}, "would": None, "did": None, **shown, **context},
+        **{"told": 0, "problems": (), "form": {}, "would": None, "times": None, "did": None, **shown, **context},
     )
 
 
@@ -138,8 +139,12 @@ def pause_workflow(workflow: str, order: str) -> AnyResponse:
 
 def address_of(namespace: str, workflow: str, name: str, told: int, **more: str) -> str:
     """Where an operator is shown after an order. told: the signal of the order."""
-    query = {"told": told, **more, **({"namespace": namespace} if namespace != DEFAULT else {})}
-    return f"/operators/{workflow}/{name}?{urlencode(query)}"
+    return _path(namespace, workflow, name, {"told": told, **more})
+
+
+def _path(namespace: str, workflow: str, name: str, query: dict[str, Any]) -> str:
+    query = {**query, **({"namespace": namespace} if namespace != DEFAULT else {})}
+    return f"/operators/{workflow}/{name}" + (f"?{urlencode(query)}" if query else "")
 
 
 def with_held(connection: Connection, operators: list[Row]) -> list[Row]:

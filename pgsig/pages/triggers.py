@@ -17,12 +17,13 @@ from pgsig.dry_run import what_if
 from pgsig.errors import NotFound, PgsigError, Problem
 from pgsig.foresight import coming, unknown
 from pgsig.pages.base import ROWS, pages, render
+from pgsig.pages.forms import json_of
 from pgsig.pages.operators import SOURCE, address_of, page_of
 from pgsig.store import backfills, triggers
 from pgsig.store.database import Connection
 from pgsig.store.reading import reading, rows
 
-FIELDS = ("namespace", "reason", "mode", "first", "last", "together")
+FIELDS = ("namespace", "reason", "params", "mode", "first", "last", "together")
 
 
 @pages.get("/calendar")
@@ -60,9 +61,13 @@ def order_trigger(workflow: str, name: str, trigger: str, order: str) -> AnyResp
         with database().transaction() as connection:
             find(connection, namespace, workflow, name)
             if order == "backfill":
-                _backfill(connection, f"{workflow}.{name}", trigger, form)
-                return redirect("/calendar#backfills", 303)
+                times = _backfill(connection, f"{workflow}.{name}", trigger, form)
+                if times is None:
+                    return redirect("/calendar#backfills", 303)
+                return page_of(namespace, workflow, name, "", times=times)
             body: dict[str, Any] = {"reason": form["reason"], **({"mode": form["mode"]} if form["mode"] else {})}
+            if order == "fire" and form["params"].strip():
+                body["params"] = _params(form["params"])
 
             def write() -> dict[str, Any]:
                 return put(connection, f"{workflow}.{name}", trigger, order, body, namespace, SOURCE)
@@ -79,7 +84,16 @@ def order_trigger(workflow: str, name: str, trigger: str, order: str) -> AnyResp
         return page_of(namespace, workflow, name, "", status=status_of(error), problems=problems_of(error))
 
 
-def _backfill(connection: Connection, path: str, trigger: str, form: dict[str, str]) -> None:
+def _params(text: str) -> dict[str, Any]:
+    found = json_of(text, "/params")
+    if not isinstance(found, dict):
+        problem = Problem("PS203", "params is a JSON object", "/params", 'for instance {"rows": 100}')
+        raise Refusal(422, "the order is not understood", problems=[problem])
+    return found
+
+
+def _backfill(connection: Connection, path: str, trigger: str, form: dict[str, str]) -> backfills.Backfill | None:
+    """Begin a backfill; of a dry run the times that it would have."""
     namespace = form["namespace"] or DEFAULT
     if not form["together"].isdecimal() or len(form["together"]) > 6:
         raise Refusal(
@@ -90,11 +104,13 @@ def _backfill(connection: Connection, path: str, trigger: str, form: dict[str, s
     span = backfills.span(triggers.find(connection, path, trigger, namespace), form["first"], form["last"])
     given: dict[str, Any] = {
         "most": int(form["together"]),
+        "again": bool(request.form.get("again")),
         "namespace": namespace,
-        "reason": form["reason"],
-        "source": SOURCE,
     }
-    backfills.begin(connection, path, trigger, *span, again=bool(request.form.get("again")), **given)
+    if request.form.get("dry_run"):
+        return backfills.plan(connection, path, trigger, *span, **given)
+    backfills.begin(connection, path, trigger, *span, **given, reason=form["reason"], source=SOURCE)
+    return None
 
 
 @pages.post("/backfills/<position:id>/cancel")

@@ -118,7 +118,7 @@ def begin(
                     "PS208",
                     f"all {wanted.ticked} due times of the range became ticks",
                     "/first",
-                    "say --again to have them again",
+                    "ask for them again (--again)",
                 )
             ]
         )

@@ -215,6 +215,22 @@ CONTRAST = """() => {
   return poor; }"""
 
 
+def test_the_answer_to_a_form_is_the_page_that_it_was_sent_from(page: Page, site: str, connection: Connection) -> None:
+    define(connection)
+    address = f"{site}/operators/recommender/evaluate"
+    live(page, address)
+    page.fill('.panel textarea[name="params"]', "nonsense")
+    page.click('.panel button[value="START"]')
+    page.wait_for_selector("text=not JSON")
+    page.wait_for_selector('#live[data-state="on"]')
+    assert page.url == address
+    emit(connection, "model.trained", {"auc": 0.9})
+    page.wait_for_selector("text=last seen")  # what is live is fetched from there
+    answer = page.reload()
+    assert answer is not None
+    assert answer.status == 200
+
+
 def test_open_streams_do_not_hold_up_the_end(database: str) -> None:
     with web_process(database) as (url, process), urllib.request.urlopen(f"{url}/live", timeout=10) as stream:
         assert stream.readline().startswith(b"retry")

@@ -84,3 +84,24 @@ def test_a_backfill_is_begun_shown_and_cancelled(client: FlaskClient) -> None:
         answer = send(client, f"{path}/backfill", **fields)
         assert answer.status_code == 422
         assert "PS208" in answer.text
+
+
+def test_a_trigger_is_fired_with_parameters_and_they_are_checked(client: FlaskClient, connection: Connection) -> None:
+    path = trigger_path(client)
+    for params, said in (("nonsense", "not JSON"), ("[1]", "PS203")):
+        answer = send(client, f"{path}/fire", params=params)
+        assert answer.status_code == 422
+        assert said in answer.text
+        assert 'data-at="/operators/w/night"' in answer.text
+    assert send(client, f"{path}/fire", params='{"rows": 7}', reason="a look").status_code == 303
+    found = connection.execute("SELECT value->'params', value->>'reason' FROM pgsig.signals WHERE kind = 'tick'")
+    assert found.fetchall() == [({"rows": 7}, "a look")]
+
+
+def test_which_times_a_backfill_would_have_is_told_and_not_done(client: FlaskClient, connection: Connection) -> None:
+    day = (datetime.now(UTC) - timedelta(days=3)).date().isoformat()
+    answer = send(client, f"{trigger_path(client)}/backfill", first=day, last=day, together="1", dry_run="1")
+    assert answer.status_code == 200
+    assert "Would have 1 due time as ticks" in answer.text
+    assert "Nothing was done." in answer.text
+    assert connection.execute("SELECT count(*) FROM pgsig.backfills").fetchone() == (0,)

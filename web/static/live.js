@@ -8,6 +8,8 @@
   const log = document.getElementById("log");
   if (!lamp) return;
   const run = document.body.dataset.run;
+  // The answer to a form: it is the page of another address, where it can be looked at again.
+  if (document.body.dataset.at) history.replaceState(null, "", document.body.dataset.at);
   const GAP = 700; // milliseconds between two fetches of one section, however much happens
   let source = null, paused = false, seen = null, slow = null;
 

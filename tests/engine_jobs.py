@@ -181,6 +181,11 @@ def leaves_a_daemon_and_stays() -> None:
     time.sleep(600)  # noqa: TID251
 
 
+def ignores() -> None:
+    """Which signals it ignores."""
+    print(*[line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("SigIgn")])
+
+
 def leaves_a_stranger() -> None:
     """A daemon that nothing connects with this job: it has even forgotten the environment that others see."""
     from pgsig.runner import linux

@@ -40,8 +40,10 @@ def _serve(role: _Role) -> None:
 
 @contextmanager
 def stopping_by_signal(stop: Any) -> Iterator[None]:
-    """SIGTERM, SIGINT and SIGHUP call `stop` in here."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    """SIGTERM, SIGINT and SIGHUP call `stop` in here; SIGHUP under `nohup` does not."""
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
     before = {number: signal.signal(number, lambda *_: stop()) for number in numbers}
     try:
         yield

@@ -280,7 +280,11 @@ def prepare(given: dict[str, Any]) -> Server:
             sys.stderr.write(f"pgsig: PGSIG_PRELOAD names {name}, which cannot be imported; jobs start without it\n")
             traceback.print_exc()
     from pgsig.runner import linux
+    from pgsig.runner.dispositions import INHERITED
 
+    for number in INHERITED:  # the runner may have been told to ignore it, its jobs were not
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     server = Server(socket.socket(fileno=given["line"]), usual, linux.take_orphans(), given["cells"], linux.Shown())
     # No pointer of the C library leads to where a child will show its own environment.
     for name, value in server.own.items():

@@ -18,6 +18,7 @@ import threading
 from time import monotonic
 from typing import Any
 
+from pgsig.runner.dispositions import keep_to_oneself
 from pgsig.runner.door import Door
 from pgsig.runner.engine import Engine, Factory, engine_named
 from pgsig.runner.events import Event, Probed
@@ -73,6 +74,7 @@ class Runner:
 
     def run(self) -> None:
         """Work until stopped. Raises OSError where the spool cannot be used, RuntimeError without a guard."""
+        keep_to_oneself()
         with contextlib.ExitStack() as stack:
             stack.callback(self._waker.close)
             spool = Spool(self.settings.spool)

@@ -119,6 +119,33 @@ def test_reload_by_a_unix_signal(connection: Connection, runner: Runner, tmp_pat
     do.wait_state(connection, run, "stopped")
 
 
+def test_a_job_ignores_nothing_that_its_runner_was_told_to(
+    connection: Connection, database: str, tmp_path: Path
+) -> None:
+    """A runner under nohup, in the background of a script: its jobs can be reloaded by HUP all the same, however they start."""
+    script = """trap 'echo reloaded; exit 0' HUP; grep SigIgn /proc/self/status; while :; do sleep 0.05; done"""
+    target = "tests.engine_jobs:ignores"
+    with do.runner_process(do.settings(database, tmp_path), ignoring="HUP INT QUIT USR1") as process:
+        by_hup = do.start(
+            connection, do.operator(connection, "hup", "streaming", command=["sh", "-c", script], reload_by="HUP")
+        )
+        others = []
+        for n in range(3):  # one after the other: for the later ones the fork server is ready
+            others.append(do.start(connection, do.operator(connection, f"python{n}", python=target, warm=n > 0)))
+            do.wait_state(connection, others[-1], "succeeded", timeout=30)
+        wait_for(lambda: "SigIgn" in do.output(connection, by_hup), 30)
+        for run in (by_hup, *others):
+            mask = int(do.output(connection, run).split()[1], 16)
+            assert [number for number in (1, 2, 3, 10) if mask >> (number - 1) & 1] == [], do.output(connection, run)
+        do.reload(connection, by_hup, [])
+        wait_for(lambda: "reloaded" in do.output(connection, by_hup), 30)
+        # And the runner itself goes on ignoring them.
+        process.send_signal(signal.SIGHUP)
+        do.stop(connection, by_hup)
+        do.wait_state(connection, by_hup, "stopped", timeout=30)
+        assert process.poll() is None
+
+
 def test_a_handover_waits_until_the_new_one_is_ready(connection: Connection, runner: Runner, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     operator = do.operator(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from click.testing import CliRunner, Result
 
 from pgsig.cli import cli, explain
 from pgsig.store.definitions import apply
+from tests.support import wait_for
 
 Connection = psycopg.Connection[Any]
 WORKFLOW = {
@@ -149,3 +153,28 @@ def test_paused_and_resumed_by_command(run: Any, connection: Connection) -> None
     assert "paused (drop) since" in run("calendar", "w").stderr
     assert run("trigger", "resume", "w.hour").exit_code == 0
     assert connection.execute("SELECT count(*) FROM pgsig.triggers WHERE paused IS NOT NULL").fetchone() == (0,)
+
+
+SECONDLY = """
+from datetime import UTC, datetime, timedelta
+from apscheduler.triggers.base import BaseTrigger
+
+class Secondly(BaseTrigger):
+    def get_next_fire_time(self, previous, now):
+        return datetime.fromtimestamp(int(now.timestamp()) + 1, UTC)
+"""
+
+
+def test_a_clock_finds_triggers_of_ones_own_in_its_folder(
+    database: str, connection: Connection, tmp_path: Path
+) -> None:
+    (tmp_path / "own_of_test_clock.py").write_text(SECONDLY)
+    own = {"batch": {"command": ["true"]}, "start": {"trigger": "own_of_test_clock:Secondly"}}
+    apply(connection, {"workflow": "own", "operators": {"o": own}})
+    program = [str(Path(sys.executable).with_name("pgsig")), "clock"]
+    process = subprocess.Popen(program, cwd=tmp_path, env={**os.environ, "DATABASE_URL": database})
+    try:
+        wait_for(lambda: connection.execute("SELECT 1 FROM pgsig_private.tick").fetchone())
+    finally:
+        process.terminate()
+        process.wait(10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 # libpq's variables that say where the database is.
 ADDRESS = ("PGHOST", "PGHOSTADDR", "PGPORT", "PGDATABASE", "PGSERVICE", "PGUSER")
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def find_modules_here() -> None:
+    """Have modules of the working folder found, as the runner does for jobs: the program `pgsig` lies elsewhere."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")
 
 
 def _without_password(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:  # noqa: ARG001

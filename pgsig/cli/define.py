@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import traceback
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pgsig.cli.common import connected, database_option, output_option, settings_of
+from pgsig.cli.common import connected, database_option, find_modules_here, output_option, settings_of
 from pgsig.cli.output import cell, harmless, paint, say, show, show_json
 
 if TYPE_CHECKING:
@@ -178,8 +177,7 @@ def _imported(name: str, module: str, attribute: str) -> Definition:
     from pgsig.definition.workflow import Workflow
     from pgsig.errors import InvalidInput, PgsigError
 
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    find_modules_here()
     try:
         found = import_module(module)
     except InvalidInput:  # what it declares is wrong, and it says what and where

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
-from pgsig.cli.common import ADDRESS, database_option, settings_of
+from pgsig.cli.common import ADDRESS, database_option, find_modules_here, settings_of
 from pgsig.cli.output import say
 
 if TYPE_CHECKING:
@@ -104,9 +104,13 @@ def runner(
 @name_option
 @database_option
 def clock(name: str, database_url: str | None) -> None:
-    """Run a clock until SIGTERM or Ctrl-C. As many as you like may run: each due time is fired once."""
+    """Run a clock until SIGTERM or Ctrl-C. As many as you like may run: each due time is fired once.
+
+    Triggers of your own, trigger: module:name, are found in this folder too.
+    """
     from pgsig.clock import Clock
 
+    find_modules_here()
     _serve(Clock(settings_of(database_url), name=name))
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pgsig.cli.common import connected, database_option, namespace_option, output_option
+from pgsig.cli.common import connected, database_option, find_modules_here, namespace_option, output_option
 from pgsig.cli.output import harmless, say, show, show_json, show_table
 
 if TYPE_CHECKING:
@@ -84,12 +84,9 @@ def _of_target(connection: Connection, target: str | None, namespace: str | None
 
 def _imported_here(target: str) -> BaseTrigger:
     """A trigger of the user's own as a clock in this folder would have it. Raises ValueError."""
-    import sys
-
     from pgsig.definition.apscheduler import imported
 
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    find_modules_here()
     return imported(target)
 
 

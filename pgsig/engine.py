@@ -12,17 +12,20 @@ import gc
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from pgsig.decide.catalog import Catalog, build
 from pgsig.decide.custom import ask_functions
 from pgsig.decide.decide import decide
 from pgsig.decide.decision import Decision, Fate, Past, needs
 from pgsig.decide.match import Match, is_resume, match, questions
-from pgsig.decide.plan import Effects, carry_out, runs_wanted
+from pgsig.decide.plan import Effects, Order, carry_out, runs_wanted
 from pgsig.failpoints import reached
 from pgsig.model import Json, Outcome
 from pgsig.store import definitions, signals
 from pgsig.store.database import Connection, one_way
+
+PART = 250  # actions that are written at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +71,11 @@ class Engine:
         self, catalog: Catalog, matches: Sequence[Match], suspects: Mapping[int, str], poison: Mapping[int, str]
     ) -> int:
         """Decide and record. Returns the number of actions."""
-        sound = [found for found in matches if found.signal.id not in poison]
+        sound = [found for found in matches if found.signal.id not in poison] if poison else matches
         held = self.held(catalog, sound)
         answers = signals.ask(self.connection, questions([*held, *sound]))
         states, live = signals.load(self.connection, needs([*held, *sound], answers))
-        if any(found.rule is not None and found.rule.custom for found in (*held, *sound)):
+        if catalog.custom and any(found.rule is not None and found.rule.custom for found in (*held, *sound)):
             ask = partial(signals.ask_function, self.connection)
             answers |= ask_functions([*held, *sound], states, answers, ask)
         decision = decide(catalog, sound, Past(states, live, held), answers, suspects)
@@ -92,34 +95,22 @@ class Engine:
         return again
 
     def record(self, decision: Decision) -> None:
-        effects = Effects()
-        action_ids: list[int] = []
-        if decision.orders:
-            keys = [(order.operator.id, order.subject) for order in decision.orders]
-            wanted = sum(runs_wanted(order) for order in decision.orders)
-            instances, action_ids, numbers = signals.lock(self.connection, keys, wanted)
-            reached("engine.locked")
-            run_ids = iter(numbers)
-            for order, action_id, key in zip(decision.orders, action_ids, keys, strict=False):
-                carry_out(order, instances[key], effects, action_id, run_ids)
-        document = effects.document()
-        if outcomes := [
-            row for fate in decision.fates if (row := _outcome(fate, effects.actions, action_ids)) is not None
-        ]:
-            document["outcomes"] = outcomes
-        if decision.states:
-            document["states"] = [
-                {"rule_id": rule, "subject": subject, "body": body} for (rule, subject), body in decision.states.items()
-            ]
-        if decision.pauses:
-            document["pauses"] = [{"operator_id": operator, "mode": mode} for operator, mode in decision.pauses.items()]
-        if decision.released:
-            document["released"] = [{"signal_id": signal, "rule_id": rule} for signal, rule in decision.released]
-        if decision.timers:
-            document["timers"] = [
-                {"rule_id": rule, "subject": subject, "due": due} for (rule, subject), due in decision.timers.items()
-            ]
-        signals.record(self.connection, document)
+        """Lock, plan and write. The rows of a part travel, and are written, while the next part is planned."""
+        orders = decision.orders
+        keys = [(order.operator.id, order.subject) for order in orders]
+        instances, action_ids, numbers = signals.lock(self.connection, keys, sum(map(runs_wanted, orders)))
+        reached("engine.locked")
+        run_ids = iter(numbers)
+        outcomes, consumed = _outcomes(decision.fates, orders, action_ids)
+        document = rest(decision, outcomes)
+        for begin in range(0, max(1, len(orders)), PART):
+            effects = Effects()
+            for number in range(begin, min(begin + PART, len(orders))):
+                carry_out(
+                    orders[number], instances[keys[number]], effects, action_ids[number], run_ids, consumed[number]
+                )
+            signals.record(self.connection, document | effects.document())
+            document = {}
 
     def fire_timers(self) -> float | None:
         """Let what fell due become signals. Returns the seconds until the next timer, None when none is set."""
@@ -155,19 +146,34 @@ def put_aside(matches: Sequence[Match], poison: Mapping[int, str]) -> list[Fate]
     ]
 
 
-def _outcome(fate: Fate, actions: Sequence[Json], action_ids: Sequence[int]) -> Json | None:
-    """The row of a fate. None where it goes with its action's: the signal that completed the condition was consumed by it."""
-    action_id = None
-    if fate.order is not None:
-        action = actions[fate.order]
-        if (
-            fate.outcome is Outcome.CONSUMED
-            and fate.detail is None
-            and fate.signal_id == action["cause_id"]
-            and ((fate.rule_id, fate.subject) == (action["rule_id"], action["subject"]))
-        ):
-            action["consumed"] = True
-            return None
-        action_id = action_ids[fate.order]
-    return {"signal_id": fate.signal_id, "rule_id": fate.rule_id, "subject": fate.subject, "outcome": fate.outcome,
-            "action_id": action_id, "detail": fate.detail}  # fmt: skip
+def rest(decision: Decision, outcomes: Sequence[Json]) -> dict[str, Any]:
+    """What of a decision is recorded beside its orders, as `pgsig_private.record` takes it."""
+    rows: dict[str, Any] = {
+        "outcomes": outcomes,
+        "states": [{"rule_id": rule, "subject": subject, "body": body} for (rule, subject), body in decision.states.items()],
+        "pauses": [{"operator_id": operator, "mode": mode} for operator, mode in decision.pauses.items()],
+        "released": [{"signal_id": signal, "rule_id": rule} for signal, rule in decision.released],
+        "timers": [{"rule_id": rule, "subject": subject, "due": due} for (rule, subject), due in decision.timers.items()],
+    }  # fmt: skip
+    return {name: value for name, value in rows.items() if value}
+
+
+def _outcomes(
+    fates: Sequence[Fate], orders: Sequence[Order], action_ids: Sequence[int]
+) -> tuple[list[Json], list[bool]]:
+    """The rows of fates, and for each order whether the signal that completed its condition was consumed by it: that fate needs no row."""
+    rows, consumed = [], [False] * len(orders)
+    for fate in fates:
+        if (number := fate.order) is not None:
+            order = orders[number]
+            if (
+                fate.outcome is Outcome.CONSUMED and fate.detail is None and fate.signal_id == order.cause_id
+                and fate.rule_id == order.rule_id and fate.subject == order.subject
+            ):  # fmt: skip
+                consumed[number] = True
+                continue
+        rows.append({
+            "signal_id": fate.signal_id, "rule_id": fate.rule_id, "subject": fate.subject, "outcome": fate.outcome,
+            "action_id": None if number is None else action_ids[number], "detail": fate.detail,
+        })  # fmt: skip
+    return rows, consumed

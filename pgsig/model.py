@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 Json = Any  # a value as `json.loads` gives it
 
@@ -80,8 +80,7 @@ class Result(StrEnum):
     RESUMED = "resumed"
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(NamedTuple):
     """A committed fact. `value` is its JSON text: it is decoded only where a predicate needs it.
 
     id: position in the log. xid: the transaction that wrote it. at: database time of the insert. depth: length of the causal chain
@@ -108,6 +107,7 @@ class Rule:
     ordinal: place among the operator's rules, in order of declaration. by: what an instance is: "subject", "none",
     or a SQL/JSON path into the value. since: signals visible in this snapshot are older than the rule and not for it.
     most: (firings, seconds) that are carried out; what is above does `then`, or nothing. shadow: it decides, and nothing follows.
+    told: whether its explanation, always the same, stands beside it in the database, so that its actions need not repeat it.
     """
 
     id: int
@@ -121,6 +121,7 @@ class Rule:
     most: tuple[int, float] | None = None
     then: Action | None = None
     shadow: bool = False
+    told: bool = False
 
 
 @dataclass(frozen=True, slots=True)

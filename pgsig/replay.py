@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
 from math import inf
@@ -155,14 +155,14 @@ class Replay:
         if signal.key.startswith("run."):
             self._follow(signal)
         if not signal.key.startswith("timer."):
-            yield from self._evaluate(replace(signal, id=signal.id * BETWEEN), signal, done)
+            yield from self._evaluate(signal._replace(id=signal.id * BETWEEN), signal, done)
         elif (key := self._own(signal)) is not None:
             due = self._expected.get(key, deque())
             if due:
                 due.popleft()
             if self.memory.timers.get(key) is not None and self.memory.timers[key] <= signal.at.timestamp():
                 del self.memory.timers[key]
-                meant = replace(signal, id=signal.id * BETWEEN, value=json.dumps({"rule": key[0]}))
+                meant = signal._replace(id=signal.id * BETWEEN, value=json.dumps({"rule": key[0]}))
                 yield from self._evaluate(meant, signal, done)
         if signal.id not in self._held:
             yield from _history(signal, done)
@@ -261,7 +261,7 @@ class Replay:
                 self.position * BETWEEN + self._between, rule.operator.namespace, f"timer.{rule.operator.path}", key[1],
                 json.dumps({"rule": key[0]}), "pgsig", moment_of_timer(due),
             )  # fmt: skip
-            yield from self._evaluate(own, replace(own, id=self.position), {}, own_timer=True)
+            yield from self._evaluate(own, own._replace(id=self.position), {}, own_timer=True)
 
 
 def _history(signal: Signal, done: dict[Key, Done]) -> Iterator[Line]:

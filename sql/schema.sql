@@ -185,6 +185,7 @@ TABLE pgsig_private.action (
     explanation jsonb
     run_id      bigint
     recorded_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+    consumed    boolean NOT NULL DEFAULT false
     CONSTRAINT action_pkey PRIMARY KEY (id)
     CONSTRAINT action_action_check CHECK ((action = ANY (ARRAY['START'::text, 'STOP'::text, 'RESTART'::text, 'RELOAD'::text, 'NONE'::text])))
 ) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
@@ -359,7 +360,6 @@ TABLE pgsig_private.outcome (
     CONSTRAINT outcome_pkey PRIMARY KEY (signal_id, rule_id, subject)
     CONSTRAINT outcome_outcome_check CHECK ((outcome = ANY (ARRAY['consumed'::text, 'superseded'::text, 'expired'::text, 'late'::text, 'duplicate'::text, 'held'::text, 'quarantined'::text])))
 ) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
-CREATE INDEX outcome_action ON pgsig_private.outcome USING btree (action_id) WHERE (action_id IS NOT NULL)
 CREATE INDEX outcome_held ON pgsig_private.outcome USING btree (rule_id, signal_id) WHERE (outcome = 'held'::text)
 
 TABLE pgsig_private.pool (
@@ -418,6 +418,7 @@ TABLE pgsig_private.rule (
     added_in    integer NOT NULL
     removed_in  integer
     options     jsonb NOT NULL DEFAULT '{}'::jsonb
+    told        jsonb
     CONSTRAINT rule_pkey PRIMARY KEY (id)
     CONSTRAINT rule_operator_id_fkey FOREIGN KEY (operator_id) REFERENCES pgsig_private.operator(id)
     CONSTRAINT rule_action_check CHECK ((action = ANY (ARRAY['START'::text, 'STOP'::text, 'RESTART'::text, 'RELOAD'::text])))
@@ -564,6 +565,16 @@ TABLE pgsig_private.workflow_version (
     CONSTRAINT workflow_version_workflow_id_fkey FOREIGN KEY (workflow_id) REFERENCES pgsig_private.workflow(id)
 )
 
+VIEW pgsig_private.fate
+    signal_id   bigint
+    rule_id     bigint
+    subject     text
+    outcome     text
+    action_id   bigint
+    detail      text
+    recorded_at timestamp with time zone
+
+
 VIEW pgsig_private.remembered
     xid        xid8
     id         bigint
@@ -654,7 +665,7 @@ FUNCTION pgsig_private.passed(text) RETURNS boolean
 FUNCTION pgsig_private.prepare_days() RETURNS void
 FUNCTION pgsig_private.ready(bigint,bigint) RETURNS text
 FUNCTION pgsig_private.reap(interval) RETURNS TABLE(run_id bigint, epoch bigint, attempt integer, kind text, spec jsonb, desired text, failures smallint, handle text)
-FUNCTION pgsig_private.record(jsonb) RETURNS void
+FUNCTION pgsig_private.record(jsonb,bigint[],bigint[],bigint[],text[],text[],text[],integer[],bigint[],smallint[],bigint[],boolean[]) RETURNS void
 FUNCTION pgsig_private.refuse(text[]) RETURNS void
 FUNCTION pgsig_private.release_next(bigint,text) RETURNS void
 FUNCTION pgsig_private.render(jsonb,text) RETURNS text

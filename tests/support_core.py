@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import psycopg
+from psycopg.types.json import Jsonb
 
+from pgsig.store.definitions import told
 from tests.support import wait_for
 
 T = TypeVar("T")
@@ -59,10 +61,19 @@ def operator(
             [operator_id, kind, body],
         )
         for ordinal, (action, condition) in enumerate(rules):
+            words = told(condition, f"w.{name}", {})
             connection.execute(
-                "INSERT INTO pgsig_private.rule (operator_id, name, action, ordinal, condition, by, digest, added_in)"
-                " VALUES (%s, %s, %s, %s, %s, %s, '', 1)",
-                [operator_id, f"{action.lower()}.{ordinal}", action, ordinal, json.dumps(condition), by],
+                "INSERT INTO pgsig_private.rule (operator_id, name, action, ordinal, condition, by, told, digest, added_in)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, '', 1)",
+                [
+                    operator_id,
+                    f"{action.lower()}.{ordinal}",
+                    action,
+                    ordinal,
+                    json.dumps(condition),
+                    by,
+                    Jsonb(words) if words else None,
+                ],
             )
         connection.execute("UPDATE pgsig_private.lane SET revision = revision + 1")
     return int(operator_id)

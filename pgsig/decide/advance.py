@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pgsig.condition import Leaf, Tick
 from pgsig.decide.catalog import CompiledRule
@@ -21,8 +22,7 @@ Hit = tuple[
 ]  # a leaf that names the signal's key, whether the signal satisfies it, what is at its path
 
 
-@dataclass(frozen=True, slots=True)
-class Firing:
+class Firing(NamedTuple):
     """A rule fired. evidence: what it consumed, or the signal itself where levels alone made it fire. nth: counts those of a cause.
 
     limited: it fired more often than its limit allows.

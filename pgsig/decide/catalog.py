@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from pgsig.condition import Absent, Debounce, Group, Leaf, Node, Tick, Window, leaves, parse, parts, walk
+from pgsig.condition import MISSING, Absent, Debounce, Group, Leaf, Node, Tick, Window, leaves, parse, parts, walk
 from pgsig.condition.pattern import PatternIndex
-from pgsig.model import Json, Operator, Rule
+from pgsig.model import Action, Json, Operator, Rule
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CompiledRule:
-    """A rule with its tree. simple: one edge that fires at each match, so that it keeps no state.
+    """A rule with its tree. simple: one edge that fires at each match, so that it keeps no state. plain: a simple START by subject, and not
+    in shadow. sure: a simple rule that every signal of its key meets. asks: whether Postgres is asked something about its signals.
 
     spans: (leaf numbers, seconds) of each `within`. windows: (leaf numbers, window) of each calendar window. absents: its absences.
     timed: whether time alone can change what it says. custom: whether a SQL function has a say. given: parameters that its ticks hand to
@@ -24,6 +25,9 @@ class CompiledRule:
     root: Node
     leaves: tuple[Leaf | Tick, ...]
     simple: bool
+    plain: bool
+    sure: bool
+    asks: bool
     spans: tuple[tuple[frozenset[int], float], ...]
     windows: tuple[tuple[frozenset[int], Window], ...]
     absents: tuple[Absent, ...]
@@ -42,7 +46,7 @@ class CompiledRule:
 class Catalog:
     """Who is interested in which key, by namespace. timed: (namespace, key) of the timer signals of operators whose rules know time.
 
-    revisions: of each lane, as they were when this was loaded.
+    revisions: of each lane, as they were when this was loaded. custom: whether any rule is.
     """
 
     operators: dict[int, Operator] = field(default_factory=dict)
@@ -52,6 +56,7 @@ class Catalog:
     revisions: dict[int, int] = field(default_factory=dict)
     depth_limit: int = 100
     timed: set[tuple[str, str]] = field(default_factory=set)
+    custom: bool = False
 
 
 def build(operators: Iterable[Operator], revisions: dict[int, int] | None = None, depth_limit: int = 100) -> Catalog:
@@ -64,6 +69,7 @@ def build(operators: Iterable[Operator], revisions: dict[int, int] | None = None
         for rule in operator.rules:
             compiled = compile_rule(rule, operator)
             catalog.rules[rule.id] = compiled
+            catalog.custom = catalog.custom or compiled.custom
             if compiled.timed:
                 catalog.timed.add((operator.namespace, f"timer.{operator.path}"))
             for leaf in compiled.leaves:
@@ -81,17 +87,23 @@ def compile_rule(rule: Rule, operator: Operator) -> CompiledRule:
     windows = tuple((_numbers(n), n) for n in nodes if isinstance(n, Window))
     absents = tuple(n for n in nodes if isinstance(n, Absent))
     debounced = any(isinstance(n, Debounce) for n in nodes)
+    listed = [n for n in nodes if isinstance(n, Leaf)]
+    simple = is_simple(root) and rule.most is None
+    asks = rule.by not in ("subject", "none") or any(n.where is not None or n.path is not None for n in listed)
     return CompiledRule(
         rule,
         operator,
         root,
         tuple(leaves(root)),
-        simple=_is_simple(root) and rule.most is None,
+        simple=simple,
+        plain=simple and rule.by == "subject" and rule.action is Action.START and not rule.shadow,
+        sure=simple and not asks and all(n.eq is MISSING for n in listed),
+        asks=asks,
         spans=spans,
         windows=windows,
         absents=absents,
         timed=bool(spans or windows or absents or debounced),
-        custom=any(isinstance(n, Leaf) and n.met_by for n in nodes),
+        custom=any(n.met_by for n in listed),
         since_xmax=xmax,
         since_open=running,
         given=tuple(_given(root, True)),
@@ -106,7 +118,8 @@ def _given(node: Node, always: bool) -> Iterator[tuple[bool, str, Json]]:
         yield from _given(part, always and not (isinstance(node, Group) and node.kind in ("any", "at_least")))
 
 
-def _is_simple(root: Node) -> bool:
+def is_simple(root: Node) -> bool:
+    """Whether a condition is one edge that fires at each match."""
     if isinstance(root, Leaf):
         return root.mode == "edge" and root.count == 1 and root.total is None and root.met_by is None
     return isinstance(root, Tick)

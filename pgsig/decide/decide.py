@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 
@@ -17,8 +16,7 @@ from pgsig.decide.advance import Firing, Hit, advance
 from pgsig.decide.catalog import Catalog, CompiledRule
 from pgsig.decide.custom import StateKey, Verdict, custom_key, instance_of
 from pgsig.decide.decision import Decision, Fate, Past
-from pgsig.decide.explain import explain
-from pgsig.decide.find import View
+from pgsig.decide.explain import words
 from pgsig.decide.match import Answers, Match, found_at, satisfied
 from pgsig.decide.pass_time import next_due
 from pgsig.decide.plan import Order
@@ -61,16 +59,25 @@ class _Decider:
         for found in past.held:
             if found.rule is not None:
                 self.held.setdefault(found.rule.operator.id, []).append(found)
-        self.told: dict[int, Json] = {}  # explanations of simple rules, the same for every signal but for its id
+        self.told: dict[int, Json] = {}  # the words of simple rules that the database does not have
         self.dirty: set[StateKey] = set()
         self.decision = Decision()
 
     def run(self, matches: Sequence[Match]) -> Decision:
         # The matches of one signal and one operator compete with each other.
-        for _, competing in groupby(matches, key=_signal_and_operator):
-            several = list(competing)
-            if len(several) > 1 or not self.alone(several[0]):
-                self.contest(several)
+        begin, end = 0, len(matches)
+        while begin < end:
+            place = _signal_and_operator(matches[begin])
+            after = begin + 1
+            while (
+                after < end
+                and matches[after].signal is matches[begin].signal
+                and _signal_and_operator(matches[after]) == place
+            ):
+                after += 1
+            if after > begin + 1 or not self.alone(matches[begin]):
+                self.contest(matches[begin:after])
+            begin = after
         for key in self.dirty:
             self.decision.states[key] = self.states[key].to_json()
         return self.decision
@@ -79,30 +86,19 @@ class _Decider:
         """The commonest case, on a short way: one simple START rule by subject, and nobody to compete with. False: it is not that."""
         rule, signal = found.rule, found.signal
         if (
-            rule is None or not rule.simple or rule.rule.by != "subject" or rule.rule.action is not Action.START or rule.rule.shadow
-            or rule.operator.id in self.paused or signal.id in self.suspects or signal.depth >= self.catalog.depth_limit or not found.hits
+            rule is None or not rule.plain or rule.operator.id in self.paused or signal.id in self.suspects
+            or signal.depth >= self.catalog.depth_limit or not found.hits
         ):  # fmt: skip
             return False
-        hits = self.hits(found, rule)
-        if hits is None:
+        if not rule.sure and self.hits(found, rule) is None:
             return True
-        (firing,), (end,) = self.fire_simple(rule, signal)
-        fate = Fate(signal.id, rule.rule.id, signal.subject, end[1], len(self.decision.orders))
-        self.decision.fates.append(fate)
-        order = Order(
-            rule.operator,
-            rule.rule.id,
-            signal.subject,
-            Action.START,
-            signal.id,
-            0,
-            firing.depth,
-            firing.evidence,
-            firing.explanation,
-            params=_given(rule, signal),
-        )
-        self.decision.orders.append(order)
-        self.follow(order)
+        orders, number = self.decision.orders, rule.rule.id
+        self.decision.fates.append(Fate(signal.id, number, signal.subject, Outcome.CONSUMED, len(orders)))
+        orders.append(Order(
+            rule.operator, number, signal.subject, Action.START, signal.id, 0, signal.depth + 1, (signal.id,), self.explained(rule, signal),
+            _given(rule, signal),
+        ))  # fmt: skip
+        self.live.setdefault(rule.operator.id, {}).setdefault(signal.subject, False)
         return True
 
     def contest(self, matches: Sequence[Match]) -> None:
@@ -212,11 +208,17 @@ class _Decider:
         return result.firings, result.outcomes
 
     def fire_simple(self, rule: CompiledRule, signal: Signal) -> tuple[list[Firing], list[End]]:
+        firing = Firing(0, (signal.id,), signal.depth + 1, self.explained(rule, signal))
+        return [firing], [(signal.id, Outcome.CONSUMED, 0, None)]
+
+    def explained(self, rule: CompiledRule, signal: Signal) -> Json:
+        """The explanation of a simple rule that fired; None where the database has the words."""
+        if rule.rule.told:
+            return None
         told = self.told.get(rule.rule.id)
         if told is None:
-            told = self.told[rule.rule.id] = explain(rule.root, View({}, {}))
-        explanation = {**told, "met": True, "have": 1, "evidence": [signal.id]}
-        return [Firing(0, (signal.id,), signal.depth + 1, explanation)], [(signal.id, Outcome.CONSUMED, 0, None)]
+            told = self.told[rule.rule.id] = words(rule.leaves[0])
+        return {**told, "evidence": [signal.id]}
 
     def custom(self, rule: CompiledRule, state: RuleState, subject: str, signal: Signal, hit: Hit) -> Hit:
         """What a `met_by` function said of a signal, in one instance."""
@@ -309,11 +311,11 @@ class _Decider:
         )
         if word == "PAUSE":
             self.paused[operator.id] = self.decision.pauses[operator.id] = value.get("mode", "hold")
-            return [replace(order, instead=Result.PAUSED)]
+            return [order._replace(instead=Result.PAUSED)]
         if word == "RESUME":
             self.resume(operator)
-            return [replace(order, instead=Result.RESUMED)]
-        return [replace(order, action=Action(word))] if word in ORDERS else []
+            return [order._replace(instead=Result.RESUMED)]
+        return [order._replace(action=Action(word))] if word in ORDERS else []
 
     def hold(self, found: Match, rule: CompiledRule) -> None:
         """Rule 8: a signal for a paused operator is kept for its resume, or dropped; both are recorded. Timers are always kept: what
@@ -363,6 +365,8 @@ class _Decider:
 def _given(rule: CompiledRule, signal: Signal) -> Json:
     """The parameters that a rule's ticks hand to the run: those of the tick that completes it as they stand in the tick, which a person
     may have fired with others; and those of a tick that it cannot have fired without."""
+    if not rule.given and not signal.source.startswith("trigger:"):
+        return None
     found: dict[str, Json] = {}
     for always, source, params in rule.given:
         if always or source == signal.source:

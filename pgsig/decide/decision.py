@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pgsig.decide.custom import StateKey, instance_of
 from pgsig.decide.match import Answers, Match
@@ -11,8 +12,7 @@ from pgsig.decide.plan import Order
 from pgsig.model import Action, Json, Outcome
 
 
-@dataclass(frozen=True, slots=True)
-class Fate:
+class Fate(NamedTuple):
     """How a signal ended for one instance of a rule. order: index into `Decision.orders` of the action that consumed it."""
 
     signal_id: int
@@ -64,7 +64,7 @@ def needs(matches: Iterable[Match], answers: Answers) -> Needs:
     whole: set[int] = set()
     operators: set[int] = set()
     for found in matches:
-        if (rule := found.rule) is None:
+        if (rule := found.rule) is None or (rule.simple and found.signal.subject and rule.rule.by == "subject"):
             continue
         timer = not found.hits
         subject = found.signal.subject if timer else instance_of(rule, found.signal, answers)

@@ -25,6 +25,13 @@ def explain(node: Node, view: View, used: Iterable[Entry] | None = None) -> Json
     return _node(node, view)
 
 
+def words(root: Leaf | Tick) -> dict[str, Any]:
+    """The explanation of a rule of one edge, which is the same each time that it fires, but for the evidence."""
+    tree = _node(root, View({}, {})) | {"met": True, "have": 1}
+    del tree["evidence"]
+    return tree
+
+
 def _node(node: Node, view: View) -> dict[str, Any]:
     if isinstance(node, Leaf | Tick):
         tree = _leaf(node, view)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import isfinite
+from typing import NamedTuple
 
 from pgsig.condition import MISSING, Leaf, Tick
 from pgsig.decide.catalog import Catalog, CompiledRule
@@ -15,8 +15,7 @@ from pgsig.model import Json, Operator, Signal
 Answers = Mapping[tuple[int, str], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """One signal and one rule: the leaves whose key, source and subject it meets; none for a timer of the rule.
 
     For an order by hand `operator` is set and `rule` is not.
@@ -61,10 +60,12 @@ def questions(matches: Iterable[Match]) -> list[tuple[Signal, str, bool]]:
     """What only Postgres can answer: (signal, path, whether the path is a predicate), each once."""
     asked: dict[tuple[int, str], tuple[Signal, str, bool]] = {}
     for found in matches:
+        if found.rule is None or not found.rule.asks:
+            continue
         listed = [leaf for leaf in found.hits if isinstance(leaf, Leaf)]
         paths = [(leaf.where, True) for leaf in listed if leaf.where is not None]
         paths += [(leaf.path, False) for leaf in listed if leaf.path is not None]
-        if found.rule is not None and found.rule.rule.by not in ("subject", "none"):
+        if found.rule.rule.by not in ("subject", "none"):
             paths.append((found.rule.rule.by, False))
         for path, predicate in paths:
             asked.setdefault((found.signal.id, path), (found.signal, path, predicate))

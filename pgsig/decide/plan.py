@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pgsig.model import Action, Instance, Json, Kind, LiveRun, Operator, Result, State
 
@@ -21,8 +21,7 @@ PLACEHOLDER = re.compile(r"\{(subject|params\.[A-Za-z_]\w*)\}")
 _PARALLEL = re.compile(r"parallel\((\d+)\)")
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """An action to be done to one instance. rule_id 0: by hand. nth: which firing of the rule by this cause.
 
     instead: what is recorded without doing anything: another rule won, the rule is at its limit, or only a shadow.
@@ -43,7 +42,7 @@ class Order:
 
 @dataclass(slots=True)
 class Effects:
-    """Rows to record, as `pgsig_private.record` takes them."""
+    """Rows to record."""
 
     actions: list[Json] = field(default_factory=list)
     runs: list[Json] = field(default_factory=list)
@@ -53,6 +52,7 @@ class Effects:
     touched: dict[tuple[int, str], tuple[Instance, int | None]] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
+        """As `pgsig_private.record` takes them, but that the store sends most actions as columns."""
         instances = [
             {
                 "operator_id": i.operator_id,
@@ -99,8 +99,13 @@ def runs_wanted(order: Order) -> int:
     return slots(order.operator) if order.operator.kind is Kind.STREAMING else 1
 
 
-def carry_out(order: Order, instance: Instance, effects: Effects, action_id: int, run_ids: Iterator[int]) -> Result:
-    """Work out one order against its instance (changed in place: the next order of the batch sees it) and note its rows."""
+def carry_out(
+    order: Order, instance: Instance, effects: Effects, action_id: int, run_ids: Iterator[int], consumed: bool = False
+) -> Result:
+    """Work out one order against its instance (changed in place: the next order of the batch sees it) and note its rows.
+
+    consumed: whether the order used up its cause.
+    """
     run_id: int | None = None
     if order.instead is not None:
         result = order.instead
@@ -108,12 +113,7 @@ def carry_out(order: Order, instance: Instance, effects: Effects, action_id: int
     else:
         step = _Step(order, instance, effects, action_id, run_ids)
         action = order.action
-        result = {
-            Action.START: step.start,
-            Action.STOP: step.stop,
-            Action.RESTART: step.restart,
-            Action.RELOAD: step.reload,
-        }[action]()
+        result = _DO[action](step)
         run_id = step.run_id
         if step.changed:
             before = effects.touched.get((instance.operator_id, instance.subject))
@@ -124,7 +124,7 @@ def carry_out(order: Order, instance: Instance, effects: Effects, action_id: int
     effects.actions.append({
         "id": action_id, "operator_id": order.operator.id, "rule_id": order.rule_id, "subject": order.subject, "action": action,
         "result": result, "version": order.operator.version, "cause_id": order.cause_id, "nth": order.nth, "depth": order.depth,
-        "evidence": order.evidence, "explanation": order.explanation, "run_id": run_id,
+        "evidence": order.evidence, "explanation": order.explanation, "run_id": run_id, "consumed": consumed,
     })  # fmt: skip
     return result
 
@@ -135,13 +135,11 @@ class _Step:
     def __init__(
         self, order: Order, instance: Instance, effects: Effects, action_id: int, run_ids: Iterator[int]
     ) -> None:
-        self.order, self.instance, self.effects, self.action_id, self.run_ids = (
-            order,
-            instance,
-            effects,
-            action_id,
-            run_ids,
-        )
+        self.order = order
+        self.instance = instance
+        self.effects = effects
+        self.action_id = action_id
+        self.run_ids = run_ids
         self.spec = order.operator.spec
         self.run_id: int | None = None
         self.changed = False
@@ -152,10 +150,10 @@ class _Step:
         return self.start_batch()
 
     def start_streaming(self) -> Result:
-        alive = [*self.instance.staying(), *self.instance.queued()]
-        missing = slots(self.order.operator) - len(alive)
+        alive = [run for run in self.instance.runs if not run.stopping]  # none of them has ended
+        missing = int(self.spec.get("replicas", 1)) - len(alive)
         if missing <= 0:
-            self.run_id = alive[0].id
+            self.run_id = next((run for run in alive if run.state is not State.QUEUED), alive[0]).id
             return Result.ALREADY_RUNNING
         begun = [self.new_run() for _ in range(missing)]
         return Result.RECORDED if any(begun) else Result.QUEUED
@@ -256,3 +254,8 @@ class _Step:
             row["limit_most"] = limit["max"]
         self.effects.runs.append(row)
         return claimable
+
+
+_DO: dict[Action, Callable[[_Step], Result]] = {
+    Action.START: _Step.start, Action.STOP: _Step.stop, Action.RESTART: _Step.restart, Action.RELOAD: _Step.reload,
+}  # fmt: skip

@@ -13,7 +13,11 @@ import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from pgsig import condition
+from pgsig.condition import Leaf, Tick
 from pgsig.condition.duration import limit
+from pgsig.decide.catalog import is_simple
+from pgsig.decide.explain import words
 from pgsig.definition import Definition, parse
 from pgsig.definition.changes import Changes, KnownOperator, compare
 from pgsig.definition.check import FunctionUse
@@ -136,7 +140,16 @@ def catalog(connection: Connection) -> list[Operator]:
 
 
 def _rule(
-    operator: int, rule: int, name: str, action: str, ordinal: int, condition: Json, by: str, since: str, options: Json
+    operator: int,
+    rule: int,
+    name: str,
+    action: str,
+    ordinal: int,
+    condition: Json,
+    by: str,
+    since: str,
+    options: Json,
+    has_words: bool,
 ) -> Rule:
     most = limit(options["max"]) if "max" in options else None
     then = Action(options["then"]) if "then" in options else None
@@ -152,6 +165,7 @@ def _rule(
         most,
         then,
         bool(options.get("shadow")),
+        has_words,
     )
 
 
@@ -217,6 +231,7 @@ def _save(
                     "by": rule.by,
                     "digest": rule.digest,
                     "options": rule.options,
+                    "told": told(rule.condition, f"{definition.workflow}.{operator.name}", rule.options),
                 }
                 new_rules.append({"operator_id": ids[operator.name], **place, **said})
     gone = [rule.id for change in changes.operators for rule in change.rules if rule.change == "removed"]
@@ -239,6 +254,12 @@ def _save(
     started = [change.name for change in changes.operators if change.autostart]
     if started:
         _do(connection, "autostart", **names, operators=started)
+
+
+def told(tree: Json, operator: str, options: Json) -> Json:
+    """The words of a rule's explanation where they are always the same: of one term without a limit. None where not."""
+    root, _ = condition.parse(tree, operator=operator)
+    return words(root) if isinstance(root, Leaf | Tick) and is_simple(root) and "max" not in options else None
 
 
 def _rows(connection: Connection, name: str, /, **parameters: Any) -> list[dict[str, Any]]:

@@ -46,9 +46,21 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
      ORDER BY r.id
 $$;
 
--- Write what a batch of signals led to. One JSON document in, one statement a table: a few microseconds a row.
--- actions, runs, stops, merges, reloads, instances, released, pauses, outcomes, states and timers are arrays; each may be missing.
-CREATE OR REPLACE FUNCTION pgsig_private.record(p jsonb) RETURNS void
+-- How signals ended for instances of rules: what stands by itself, and what is said by the action that its cause completed.
+CREATE OR REPLACE VIEW pgsig_private.fate WITH (security_invoker = true) AS
+SELECT o.signal_id, o.rule_id, o.subject, o.outcome, o.action_id, o.detail, o.recorded_at FROM pgsig_private.outcome o
+UNION ALL
+SELECT a.cause_id, a.rule_id, a.subject, 'consumed', a.id, NULL, a.recorded_at FROM pgsig_private.action a WHERE a.consumed;
+
+-- Write what a batch of signals led to: one statement a table, a few microseconds a row.
+-- The arrays after the document are columns: the actions that one signal caused by itself, about which there is nothing more to tell. They are most of
+-- all, and arrays cost a fifth of JSON. In the document actions, runs, stops, merges, reloads, instances, released, pauses, outcomes, states and
+-- timers are arrays of objects; each may be missing.
+CREATE OR REPLACE FUNCTION pgsig_private.record(
+    p jsonb, p_ids bigint[] DEFAULT '{}', p_operators bigint[] DEFAULT '{}', p_rules bigint[] DEFAULT '{}', p_subjects text[] DEFAULT '{}',
+    p_actions text[] DEFAULT '{}', p_results text[] DEFAULT '{}', p_versions integer[] DEFAULT '{}', p_causes bigint[] DEFAULT '{}',
+    p_depths smallint[] DEFAULT '{}', p_runs bigint[] DEFAULT '{}', p_consumed boolean[] DEFAULT '{}'
+) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
@@ -59,20 +71,20 @@ BEGIN
          USING jsonb_to_recordset(p->'released') AS n(signal_id bigint, rule_id bigint)
          WHERE o.signal_id = n.signal_id AND o.rule_id = n.rule_id AND o.outcome = 'held';
     END IF;
+    IF cardinality(p_ids) > 0 THEN
+        INSERT INTO pgsig_private.action (id, operator_id, rule_id, subject, action, result, version, cause_id, depth, run_id, consumed, evidence)
+        SELECT n.*, ARRAY[n.cause]
+          FROM unnest(p_ids, p_operators, p_rules, p_subjects, p_actions, p_results, p_versions, p_causes, p_depths, p_runs, p_consumed)
+               AS n(id, operator, rule, subject, action, result, version, cause, depth, run, consumed);
+    END IF;
     IF p ? 'actions' THEN
-        WITH ordered AS MATERIALIZED (
-            SELECT * FROM jsonb_to_recordset(p->'actions') AS a(
-                id bigint, operator_id bigint, rule_id bigint, subject text, action text, result text, version integer,
-                cause_id bigint, nth smallint, depth smallint, evidence jsonb, explanation jsonb, run_id bigint, consumed boolean)
-        ), consumed AS (  -- the signal that completed the condition; any others are among the outcomes
-            INSERT INTO pgsig_private.outcome (signal_id, rule_id, subject, outcome, action_id)
-            SELECT cause_id, rule_id, subject, 'consumed', id FROM ordered WHERE consumed
-        )
         INSERT INTO pgsig_private.action
-            (id, operator_id, rule_id, subject, action, result, version, cause_id, nth, depth, evidence, explanation, run_id)
+            (id, operator_id, rule_id, subject, action, result, version, cause_id, nth, depth, evidence, explanation, run_id, consumed)
         SELECT id, operator_id, rule_id, subject, action, result, version, cause_id, nth, depth,
-               ARRAY(SELECT jsonb_array_elements_text(evidence)::bigint), explanation, run_id
-          FROM ordered;
+               ARRAY(SELECT jsonb_array_elements_text(evidence)::bigint), explanation, run_id, coalesce(consumed, false)
+          FROM jsonb_to_recordset(p->'actions') AS a(
+               id bigint, operator_id bigint, rule_id bigint, subject text, action text, result text, version integer,
+               cause_id bigint, nth smallint, depth smallint, evidence jsonb, explanation jsonb, run_id bigint, consumed boolean);
     END IF;
     IF p ? 'runs' THEN
         INSERT INTO pgsig_private.run
@@ -202,6 +214,9 @@ BEGIN
                SELECT jsonb_path_query(s.body, '$.armed.*[0]')
            ) held
      WHERE s.rule_id = ANY (p_rules)
+       -- What a level still remembers may have been consumed.
+       AND NOT EXISTS (SELECT FROM pgsig_private.action a
+                        WHERE a.rule_id = s.rule_id AND a.subject = s.subject AND a.cause_id = held.id::text::bigint AND a.consumed)
     ON CONFLICT DO NOTHING;
     UPDATE pgsig_private.outcome o SET outcome = 'expired', detail = 'the rule was changed or removed'
      WHERE o.rule_id = ANY (p_rules) AND o.outcome = 'held';

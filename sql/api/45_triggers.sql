@@ -190,7 +190,7 @@ BEGIN
           FROM pgsig.signals s
          WHERE t.backfill_id = v_fill.id AND NOT t.ended AND s.id = t.signal_id AND pgsig_private.is_evaluated(s)
            AND NOT EXISTS (
-               SELECT FROM pgsig_private.outcome o
+               SELECT FROM pgsig_private.fate o
                  JOIN pgsig_private.action a ON a.id = o.action_id
                  JOIN pgsig_private.run r ON r.action_id = a.id OR r.id = a.run_id
                 WHERE o.signal_id = t.signal_id AND r.state IN ('queued', 'starting', 'running', 'retrying'));
@@ -262,7 +262,7 @@ SELECT b.id, w.namespace, w.name AS workflow, o.name AS operator, t.name AS trig
   JOIN LATERAL (
     SELECT count(x.signal_id) AS begun, count(*) FILTER (WHERE x.ended) AS ended,
            count(*) FILTER (WHERE x.ended AND EXISTS (
-               SELECT FROM pgsig_private.outcome k JOIN pgsig_private.action a ON a.id = k.action_id
+               SELECT FROM pgsig_private.fate k JOIN pgsig_private.action a ON a.id = k.action_id
                  JOIN pgsig_private.run r ON r.action_id = a.id OR r.id = a.run_id
                 WHERE k.signal_id = x.signal_id AND r.state IN ('failed', 'lost'))) AS failed
       FROM pgsig_private.backfill_time x WHERE x.backfill_id = b.id

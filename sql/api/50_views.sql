@@ -16,7 +16,8 @@ COMMENT ON COLUMN pgsig.operators.generation IS 'number of runs recorded so far 
 
 CREATE OR REPLACE VIEW pgsig.actions WITH (security_invoker = true) AS
 SELECT a.id, w.namespace, w.name AS workflow, o.name AS operator, a.subject, a.action, a.result,
-       coalesce(r.name, 'manual') AS rule, a.version, a.cause_id, a.evidence, a.explanation, a.run_id, a.depth, a.recorded_at, a.operator_id
+       coalesce(r.name, 'manual') AS rule, a.version, a.cause_id, a.evidence,
+       coalesce(a.explanation, r.told || jsonb_build_object('evidence', a.evidence)) AS explanation, a.run_id, a.depth, a.recorded_at, a.operator_id
   FROM pgsig_private.action a
   JOIN pgsig_private.operator o ON o.id = a.operator_id
   JOIN pgsig_private.workflow w ON w.id = o.workflow_id
@@ -45,7 +46,7 @@ COMMENT ON COLUMN pgsig.runs.epoch IS 'fencing token: grows with each grant to a
 
 CREATE OR REPLACE VIEW pgsig.outcomes WITH (security_invoker = true) AS
 SELECT x.signal_id, w.namespace, w.name AS workflow, o.name AS operator, r.name AS rule, x.subject, x.outcome, x.action_id, x.detail, x.recorded_at
-  FROM pgsig_private.outcome x
+  FROM pgsig_private.fate x
   JOIN pgsig_private.rule r ON r.id = x.rule_id
   JOIN pgsig_private.operator o ON o.id = r.operator_id
   JOIN pgsig_private.workflow w ON w.id = o.workflow_id;

@@ -39,7 +39,7 @@ DECLARE
     v_signal  pgsig.signals;
     v_here    boolean;
     v_because text;
-    v_ended   pgsig_private.outcome;
+    v_ended   record;
     v_words   text;
 BEGIN
     SELECT s.id, p_rule."by" = 'none' OR CASE p_rule."by" WHEN 'subject' THEN s.subject ELSE
@@ -55,7 +55,7 @@ BEGIN
     END IF;
     SELECT * INTO v_signal FROM pgsig.signals s WHERE s.id = v_id;
     v_because := CASE WHEN v_here THEN pgsig_private.why_not(v_signal, p_leaf, p_rule) ELSE 'elsewhere' END;
-    SELECT * INTO v_ended FROM pgsig_private.outcome o
+    SELECT o.outcome, o.action_id, o.detail INTO v_ended FROM pgsig_private.fate o
      WHERE o.signal_id = v_signal.id AND o.rule_id = p_rule.id AND o.subject IN (p_instance, '') ORDER BY o.subject = p_instance DESC LIMIT 1;
     IF v_because = 'fits' AND v_ended.outcome IS NOT NULL THEN
         v_because := v_ended.outcome;

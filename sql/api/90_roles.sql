@@ -38,7 +38,7 @@ BEGIN
              pgsig_private.first_position TO pgsig_emitter',
         'GRANT SELECT ON ALL TABLES IN SCHEMA pgsig TO pgsig_reader',
         'GRANT SELECT ON pgsig_private.workflow, pgsig_private.operator, pgsig_private.operator_version, pgsig_private.rule,
-             pgsig_private.instance, pgsig_private.action, pgsig_private.outcome, pgsig_private.run, pgsig_private.lane,
+             pgsig_private.instance, pgsig_private.action, pgsig_private.outcome, pgsig_private.fate, pgsig_private.run, pgsig_private.lane,
              pgsig_private.cursor, pgsig_private.trigger, pgsig_private.pool, pgsig_private.process TO pgsig_reader',
         'GRANT EXECUTE ON FUNCTION pgsig.why, pgsig_private.effects TO pgsig_reader',
         'GRANT pgsig_reader TO pgsig_operator',

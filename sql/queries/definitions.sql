@@ -47,12 +47,12 @@ WITH saved AS (
 SELECT name, id FROM saved
 
 -- name: save_rules
--- New rules: [{operator_id, name, action, ordinal, condition, by, digest, options}]. They see what commits from now on.
-INSERT INTO pgsig_private.rule (operator_id, name, action, ordinal, condition, by, digest, options, since, added_in)
-SELECT n.operator_id, n.name, n.action, n.ordinal, n.condition, n.by, n.digest, n.options, pgsig_private.here(), %(version)s
+-- New rules: [{operator_id, name, action, ordinal, condition, by, digest, options, told}]. They see what commits from now on.
+INSERT INTO pgsig_private.rule (operator_id, name, action, ordinal, condition, by, digest, options, told, since, added_in)
+SELECT n.operator_id, n.name, n.action, n.ordinal, n.condition, n.by, n.digest, n.options, n.told, pgsig_private.here(), %(version)s
   FROM jsonb_to_recordset(%(rules)s::jsonb)
        AS n(operator_id bigint, name text, action text, ordinal smallint, condition jsonb, by text, digest text,
-         options jsonb)
+         options jsonb, told jsonb)
 
 -- name: keep_rules
 -- Rules that say what they said: only their place may be another.
@@ -120,7 +120,7 @@ SELECT o.id, w.namespace, w.name AS workflow, o.name, o.kind, w.version, o.spec,
        coalesce(r.rules, '[]') AS rules
   FROM pgsig_private.operator o
   JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-  LEFT JOIN (SELECT operator_id, jsonb_agg(jsonb_build_array(id, name, action, ordinal, condition, by, since::text, options) ORDER BY ordinal, id) AS rules
+  LEFT JOIN (SELECT operator_id, jsonb_agg(jsonb_build_array(id, name, action, ordinal, condition, by, since::text, options, told IS NOT NULL) ORDER BY ordinal, id) AS rules
                FROM pgsig_private.rule WHERE removed_in IS NULL GROUP BY operator_id) r ON r.operator_id = o.id
  WHERE o.removed_at IS NULL AND w.removed_at IS NULL
  ORDER BY o.id

@@ -2,7 +2,7 @@
 
 -- name: take
 -- Signals that no worker has evaluated, at most %(limit)s; locks their lanes until the end of the transaction.
-SELECT lane, revision, id, namespace, key, subject, value, source, emitted_at, xid, depth, run_id, event_id
+SELECT id, namespace, key, subject, value, source, emitted_at, xid::bigint, depth, run_id, event_id, lane, revision
   FROM pgsig_private.take(%(limit)s)
 
 -- name: ask
@@ -49,7 +49,8 @@ SELECT l.operator_id, l.subject, l.desired, l.generation, nullif(l.runs, '[]'),
 
 -- name: record
 -- Write everything that a batch led to.
-SELECT pgsig_private.record(%(document)s::jsonb)
+SELECT pgsig_private.record(%(document)s::jsonb, %(ids)s::bigint[], %(operators)s::bigint[], %(rules)s::bigint[], %(subjects)s::text[], %(actions)s::text[],
+           %(results)s::text[], %(versions)s::int[], %(causes)s::bigint[], %(depths)s::smallint[], %(runs)s::bigint[], %(consumed)s::boolean[])
 
 -- name: fire_timers
 -- Turn timers that fell due into signals; seconds until the next one, null for none.

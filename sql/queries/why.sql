@@ -26,7 +26,7 @@ SELECT r.id AS rule_id, w.name AS workflow, o.name AS operator, o.paused, r.name
  ORDER BY o.id, r.ordinal, (l.leaf->>'i')::integer LIMIT 200
 
 -- name: why_signal_outcomes
-SELECT x.rule_id, x.subject, x.outcome, x.action_id, x.detail FROM pgsig_private.outcome x WHERE x.signal_id = %(id)s ORDER BY x.rule_id, x.subject LIMIT 500
+SELECT x.rule_id, x.subject, x.outcome, x.action_id, x.detail FROM pgsig_private.fate x WHERE x.signal_id = %(id)s ORDER BY x.rule_id, x.subject LIMIT 500
 
 -- name: why_signal_evaluated
 SELECT pgsig_private.is_evaluated(s) AS evaluated FROM pgsig.signals s WHERE s.id = %(id)s

@@ -54,10 +54,10 @@ def grow(connection: Connection, signals: int) -> None:
     )
     for statement in (
         "ALTER TABLE pgsig_private.run DISABLE TRIGGER USER",  # no run begins as an old one
-        "INSERT INTO pgsig_private.outcome (signal_id, rule_id, outcome, action_id)"
-        f" SELECT i, 1 + i % 20, 'consumed', nullif(i % 10, 0) FROM generate_series(1, {signals}) i",
-        "INSERT INTO pgsig_private.action (id, operator_id, action, result, version, cause_id, rule_id, run_id, evidence)"
-        f" SELECT nextval('pgsig_private.action_id'), 1 + i % 20, 'START', 'recorded', 1, i * 10, 1 + i % 20, i, ARRAY[i * 10]"
+        "INSERT INTO pgsig_private.outcome (signal_id, rule_id, outcome)"
+        f" SELECT i, 1 + i % 20, 'superseded' FROM generate_series(1, {signals}) i WHERE i % 10 > 0",
+        "INSERT INTO pgsig_private.action (id, operator_id, action, result, version, cause_id, rule_id, run_id, evidence, consumed)"
+        f" SELECT nextval('pgsig_private.action_id'), 1 + i % 20, 'START', 'recorded', 1, i * 10, 1 + i % 20, i, ARRAY[i * 10], true"
         f" FROM generate_series(1, {tenth}) i",
         "INSERT INTO pgsig_private.run (id, operator_id, subject, generation, version, action_id, depth, state, ended_at, exit_code)"
         f" SELECT nextval('pgsig_private.run_id'), 1 + i % 20, 's' || i % 1000, i, 1, i, 1, CASE WHEN i % 97 = 0 THEN 'failed' ELSE"

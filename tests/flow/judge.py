@@ -27,18 +27,24 @@ SELECT rule_id, subject, cause_id, nth FROM pgsig_private.action GROUP BY 1, 2, 
 # Both ways: a consumed outcome names an action that has the signal as evidence and was written by the same transaction; what an action
 # consumed has that outcome. (What fires by a level alone consumes nothing.)
 UNPAIRED = """
-SELECT 'outcome', o.signal_id, o.rule_id, o.action_id FROM pgsig_private.outcome o
+WITH fate AS (
+    SELECT signal_id, rule_id, subject, outcome, action_id, xmin::text AS xmin FROM pgsig_private.outcome
+    UNION ALL SELECT cause_id, rule_id, subject, 'consumed', id, xmin::text FROM pgsig_private.action WHERE consumed
+)
+SELECT 'twice', o.signal_id, o.rule_id, count(*) FROM fate o GROUP BY o.signal_id, o.rule_id, o.subject HAVING count(*) > 1
+UNION ALL
+SELECT 'outcome', o.signal_id, o.rule_id, o.action_id FROM fate o
   LEFT JOIN pgsig_private.action a ON a.id = o.action_id
  WHERE o.outcome = 'consumed'
    AND (a.id IS NULL OR o.signal_id <> ALL (a.evidence) OR a.rule_id <> o.rule_id OR a.subject <> o.subject
-        OR a.xmin::text <> o.xmin::text)
+        OR a.xmin::text <> o.xmin)
 UNION ALL
-SELECT 'not consumed', o.signal_id, o.rule_id, o.action_id FROM pgsig_private.outcome o
+SELECT 'not consumed', o.signal_id, o.rule_id, o.action_id FROM fate o
  WHERE o.outcome <> 'consumed' AND o.action_id IS NOT NULL
 UNION ALL
 SELECT 'evidence', e.id, a.rule_id, a.id FROM pgsig_private.action a CROSS JOIN unnest(a.evidence) e(id)
   JOIN pgsig_private.rule r ON r.id = a.rule_id
-  LEFT JOIN pgsig_private.outcome o ON o.signal_id = e.id AND o.rule_id = a.rule_id AND o.subject = a.subject AND o.action_id = a.id
+  LEFT JOIN fate o ON o.signal_id = e.id AND o.rule_id = a.rule_id AND o.subject = a.subject AND o.action_id = a.id
  WHERE o.outcome IS DISTINCT FROM 'consumed' AND NOT r.condition ? 'sticky'
 """
 
@@ -191,14 +197,14 @@ class Judge:
             " a.action, a.result, a.evidence, a.version, a.depth, a.explanation FROM pgsig_private.action a"
         )
         assert {tuple(row[:4]): tuple(row[4:]) for row in found} == self.actions
-        outcomes = self.rows("SELECT signal_id, rule_id, subject, outcome, detail FROM pgsig_private.outcome")
+        outcomes = self.rows("SELECT signal_id, rule_id, subject, outcome, detail FROM pgsig_private.fate")
         assert {tuple(row[:3]): tuple(row[3:]) for row in outcomes} == self.outcomes
         states = {
             tuple(row[:2]): row[2] for row in self.rows("SELECT rule_id, subject, body FROM pgsig_private.rule_state")
         }
         assert states == self.states
         assert self.rows(DOUBLE) == []
-        assert self.rows(UNPAIRED) == []
+        assert (unpaired := self.rows(UNPAIRED)) == [], unpaired
         self.check_outcomes(states)
         for body in states.values():  # E13
             assert body != {"version": 1}

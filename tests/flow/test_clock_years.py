@@ -1,5 +1,5 @@
-"""Twenty operators, four clocks, four hundred days with two changes of clocks a zone, kills, pauses, steps of every clock there is: each
-due time of an independent computation is one tick, or stands in a gap that says why."""
+"""Twenty operators, four clocks, four hundred days with two changes of clocks a zone, kills, pauses, steps of every clock there is:
+each due time of an independent computation is one tick, or stands in a gap that says why."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def fates(dsn: str, last: int, *, above: int = 0) -> list[Fate]:
     """Every outcome of some signals."""
     with psycopg.connect(dsn) as connection:
         return connection.execute(
-            "SELECT o.signal_id, p.name || '.' || r.name, o.outcome FROM pgsig_private.outcome o"
+            "SELECT o.signal_id, p.name || '.' || r.name, o.outcome FROM pgsig_private.fate o"
             " JOIN pgsig_private.rule r ON r.id = o.rule_id JOIN pgsig_private.operator p ON p.id = r.operator_id"
             " WHERE o.signal_id > %s AND o.signal_id <= %s ORDER BY 1, 2, 3",
             [above, last],

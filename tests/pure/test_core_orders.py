@@ -46,8 +46,7 @@ def test_an_order_by_hand_in_full() -> None:
 def test_an_order_that_cannot_be_read_is_none(value: Any) -> None:
     bench = Bench(operator(("START", A)))
     assert bench.feed([bench.signal("manual.w.op", value)]).orders == []
-    unreadable = bench.signal("manual.w.op")
-    object.__setattr__(unreadable, "value", "{")
+    unreadable = bench.signal("manual.w.op")._replace(value="{")
     assert bench.feed([unreadable]).orders == []
 
 

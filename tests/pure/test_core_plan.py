@@ -34,7 +34,7 @@ def test_a_start_in_full() -> None:
     assert b.effects.document() == {
         "actions": [{
             "id": 1, "operator_id": 1, "rule_id": 100, "subject": "", "action": "START", "result": "recorded", "version": 1, "cause_id": 1,
-            "nth": 0, "depth": 3, "evidence": (1,), "run_id": 100,
+            "nth": 0, "depth": 3, "evidence": (1,), "run_id": 100, "consumed": False,
             "explanation": {"text": "a", "met": True, "have": 1, "need": 1, "evidence": [1]},
         }],
         "runs": [{

@@ -79,8 +79,7 @@ def test_depth_grows_and_a_chain_that_is_too_long_is_put_aside() -> None:
 @pytest.mark.parametrize("text", ["[" * 100_000 + "]" * 100_000, "1" + "0" * 5000])
 def test_rule_11_a_value_that_cannot_be_read_harms_nobody_else(text: str) -> None:
     bench = Bench(operator(("START", {"signal": "a", "eq": 1})))
-    signals = [bench.signal("a", 1), bench.signal("a"), bench.signal("a", 1)]
-    object.__setattr__(signals[1], "value", text)
+    signals = [bench.signal("a", 1), bench.signal("a")._replace(value=text), bench.signal("a", 1)]
     assert [order.evidence for order in bench.feed(signals).orders] == [(1,), (3,)]
     assert bench.fates() == [(1, "consumed"), (2, "quarantined"), (3, "consumed")]
 
@@ -92,7 +91,7 @@ def test_a_rule_sees_only_what_was_committed_after_it() -> None:
     # Transactions below 10 had ended when the rule was made, except 7, which was still open.
     made = replace(made, rules=(replace(made.rules[0], since="7:10:7"),))
     bench = Bench(made)
-    signals = [replace(bench.signal("a"), xid=xid) for xid in (6, 7, 9, 10, 11)]
+    signals = [bench.signal("a")._replace(xid=xid) for xid in (6, 7, 9, 10, 11)]
     assert [order.evidence for order in bench.feed(signals).orders] == [(2,), (4,), (5,)]
 
 

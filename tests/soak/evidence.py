@@ -181,6 +181,7 @@ def collect(connection: Connection, folder: Path) -> Evidence:
         )],
         outcomes=[Outcome(*row) for row in ask(
             "SELECT signal_id, rule_id, subject, outcome, action_id, xmin::text::bigint FROM pgsig_private.outcome"
+            " UNION ALL SELECT cause_id, rule_id, subject, 'consumed', id, xmin::text::bigint FROM pgsig_private.action WHERE consumed"
         )],
         pending={place: found for place, found in pending.items() if found},
         runs=[Run(*row) for row in ask(

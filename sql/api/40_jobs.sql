@@ -187,7 +187,7 @@ BEGIN
          WHERE r.id = ANY (v_plain) AND r.state IN ('queued', 'retrying') AND r.claimable_at IS NOT NULL FOR UPDATE SKIP LOCKED);
     WITH taken AS (
         UPDATE pgsig_private.run r
-           SET state = 'starting', runner_id = p_runner, slot = free.slot, epoch = r.epoch + 1, claimed_at = clock_timestamp(),
+           SET state = 'starting', runner_id = p_runner, slot = free.slot, epoch = greatest(r.epoch + 1, v_line.id), claimed_at = clock_timestamp(),
                claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END, ready_at = NULL
           FROM unnest(v_plain) plain(id)
           JOIN pgsig_private.run q ON q.id = plain.id

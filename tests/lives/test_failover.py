@@ -141,7 +141,7 @@ def test_what_the_lost_end_gave_away_is_not_given_again(pair: Pair) -> None:
 
         # Each signal here is evaluated once, although its transaction id was in use before.
         fates = (
-            "SELECT o.outcome FROM pgsig_private.outcome o JOIN pgsig.signals s ON s.id = o.signal_id WHERE s.key = 'b'"
+            "SELECT o.outcome FROM pgsig_private.fate o JOIN pgsig.signals s ON s.id = o.signal_id WHERE s.key = 'b'"
         )
         assert len(connection.execute(fates).fetchall()) == 3
         # Who holds a cursor of the lost end is handed all of this one.

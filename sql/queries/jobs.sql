@@ -27,14 +27,15 @@ SELECT p.id, p.pid, p.detail::text FROM pgsig_private.process p
    AND NOT EXISTS (SELECT FROM pgsig_private.process a WHERE a.role = 'runner' AND a.ended_at IS NULL AND a.detail->>'mark' = p.detail->>'mark')
 
 -- name: claim
--- Runs for the free places of a runner, each with a new epoch. The join sees them as they were before. ran_for: how long a job that waits to
+-- Runs for the free places of a runner, each with a new epoch. The join sees them as they were before, if at all: one that was recorded
+-- since this statement began is seen by the function alone. ran_for: how long a job that waits to
 -- be taken over has been running.
 SELECT c.id, c.epoch, c.attempt, c.generation, c.namespace, c.workflow, c.operator, c.subject, c.kind, c.spec::text, c.params::text,
        c.cause::text, c.action, c.depth, c.handover_of, c.checkpoint::text, c.failures, c.handle,
        CASE WHEN c.handle IS NOT NULL THEN extract(epoch FROM clock_timestamp() - r.started_at)::float8 END AS ran_for,
        pgsig_private.cursor_here() AS since
   FROM pgsig_private.claim(%(runner)s, %(pools)s::text[], %(capacity)s, %(labels)s::text[]) c
-  JOIN pgsig_private.run r ON r.id = c.id
+  LEFT JOIN pgsig_private.run r ON r.id = c.id
 
 -- name: held
 -- What the database believes that a runner holds.
@@ -63,13 +64,13 @@ SELECT pgsig_private.report_reload(%(reload)s, %(epoch)s, %(state)s, %(reason)s)
 -- The runs of runners that are dead. quiet: seconds after the server's start in which nobody is declared dead.
 SELECT run_id, epoch, attempt, kind, spec::text, desired, failures, handle FROM pgsig_private.reap(make_interval(secs => %(quiet)s))
 
--- name: hold
--- Make sure that a grant is valid until this transaction ends: a report, which would end it, waits.
-SELECT FROM pgsig_private.run WHERE id = %(run)s AND epoch = %(epoch)s AND state IN ('starting', 'running') FOR SHARE
-
 -- name: emit
--- Signals of a job, already stamped with its run.
-SELECT pgsig.emit_many(%(signals)s::jsonb, %(namespace)s)
+-- Signals of a job, already stamped with its run; none where its grant is over. It is valid until this transaction ends: a report, which
+-- would end it, waits.
+WITH held AS MATERIALIZED (
+    SELECT FROM pgsig_private.run WHERE id = %(run)s AND epoch = %(epoch)s AND state IN ('starting', 'running') FOR SHARE
+)
+SELECT e.id FROM held CROSS JOIN LATERAL pgsig.emit_many(%(signals)s::jsonb, %(namespace)s) e(id)
 
 -- name: note_progress
 UPDATE pgsig_private.run SET progress = %(value)s::jsonb

@@ -9,6 +9,7 @@ from pgsig.errors import Conflict
 from pgsig.model import State
 from pgsig.store import housekeeping, in_job, jobs, output
 from tests import support_jobs as do
+from tests.support_core import Background, wait_until_blocked
 from tests.support_jobs import Connection
 
 
@@ -38,6 +39,19 @@ def test_a_grant_tells_all_that_a_job_needs(connection: Connection, process: int
     assert '"key": "a.b"' in grant.cause
     assert jobs.claim(connection, process, ["default"], 9) == []
     assert [(one.run_id, one.epoch) for one in jobs.held(connection, process)] == [grant.key]
+
+
+def test_a_run_that_is_recorded_while_it_is_claimed_is_granted(
+    connection: Connection, process: int, database: str
+) -> None:
+    """The claim sees it, and the statement that calls it does not: its grant is told all the same."""
+    with psycopg.connect(database, autocommit=True) as claimer:
+        with connection.transaction():
+            connection.execute("LOCK pgsig_private.process")  # which the claim looks at first
+            claiming = Background(lambda: jobs.claim(claimer, process, ["default"], 9))
+            wait_until_blocked(connection, claimer)
+            run = do.start(connection, do.operator(connection, "op"))
+        assert [grant.id for grant in claiming.result()] == [run]
 
 
 def test_without_a_lease_nothing_is_claimed(connection: Connection, process: int) -> None:

@@ -48,6 +48,8 @@ class _Request(BaseHTTPRequestHandler):
     server_version = "pgsig"
     sys_version = ""
     timeout = LONGEST_WAIT * 2  # of a connection that nothing comes from
+    disable_nagle_algorithm = True  # an answer in two pieces would wait 40 ms for its second one
+    wbufsize = -1  # and is sent as one
 
     @property
     def _served(self) -> Server:
@@ -88,6 +90,7 @@ class _Request(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             self.wfile.write(text)
+            self.wfile.flush()
         except OSError:
             self.close_connection = True
 

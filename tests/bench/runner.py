@@ -26,7 +26,7 @@ from psycopg.types.json import Jsonb
 
 from pgsig.runner.place import surroundings
 from tests import support_jobs as do
-from tests.bench import peers
+from tests.bench import peers, runner_chain
 from tests.bench.report import Report, percentile
 from tests.bench.server import Connection, Server, connect
 
@@ -40,7 +40,8 @@ def measure(server: Server, report: Report, *, rounds: int, starts: int, jobs: i
         with server.database() as address, connect(address) as c, _runner(address, folder):
             _starts(report, c, folder, rounds, starts)
             _commands(report, c, folder, rounds, starts)
-            _short(report, c, jobs)
+            runner_chain.measure(report, address, folder, rounds=rounds, chains=starts, rest=_rest)
+            _short(report, c, rounds, jobs)
 
 
 @contextlib.contextmanager
@@ -170,8 +171,24 @@ def _bare(line: list[str], output: Path) -> float:
     return float(output.read_text()) - begin
 
 
-def _short(report: Report, c: Connection, jobs: int) -> None:
-    operator = do.operator(c, "nothing", python="tests.bench.runner_job:nothing")
+def _short(report: Report, c: Connection, rounds: int, jobs: int) -> None:
+    ours, bare = [], []
+    for number in range(rounds):
+        bare.append(_bare_forks(jobs))
+        ours.append(_drain(c, do.operator(c, f"nothing{number}", python="tests.bench.runner_job:nothing"), jobs))
+    least = report.figure("fork, exit, wait, with the fork server's modules, two at a time", bare, "a second")
+    found = report.figure(f"{jobs:,} short jobs, pgsig: a warm process for each", ours, "jobs/s")
+    report.ratio(f"{jobs:,} short jobs, a warm process for each, in a second", found, "≥ 500", "jobs")
+    report.ratio("short jobs / bare fork, exit, wait: the limit of a process for each", found / least)
+
+
+def _bare_forks(jobs: int) -> float:
+    line = [sys.executable, "-m", "tests.bench.runner_bare", str(jobs)]
+    return float(subprocess.run(line, check=True, stdout=subprocess.PIPE, cwd=do.ROOT).stdout)
+
+
+def _drain(c: Connection, operator: int, jobs: int) -> float:
+    """How many end in a second."""
     _record(c, operator, jobs)
     waiting = "SELECT count(*) FROM pgsig_private.run WHERE operator_id = %s AND ended_at IS NULL"
     while (c.execute(waiting, [operator]).fetchone() or (0,))[0]:
@@ -184,7 +201,7 @@ def _short(report: Report, c: Connection, jobs: int) -> None:
     assert row is not None
     if row[0] != jobs:
         raise SystemExit(f"{jobs - row[0]} of {jobs} jobs did not succeed")
-    report.figure(f"{jobs:,} short jobs, pgsig: a warm process for each", [jobs / row[1]], "jobs/s")
+    return float(jobs / row[1])
 
 
 def _record(c: Connection, operator: int, jobs: int, together: int = 500) -> None:

@@ -14,7 +14,7 @@ from pgsig.store import signals
 from pgsig.store.database import Connection, query, translated
 from pgsig.store.reading import Row, rows
 
-NEW_RUN = re.compile(r"^(recorded: |queued[^:]*: )run \d+(?! is asked)")
+RUN = re.compile(r"\brun (\d+)")
 
 
 def what_if(connection: Connection, order: Callable[[], object]) -> list[Row]:
@@ -31,6 +31,15 @@ def what_if(connection: Connection, order: Callable[[], object]) -> list[Row]:
         if matches := match(catalog, written):
             engine.evaluate(catalog, matches, {}, {})
         found = rows(connection, "actions_by", causes=[signal.id for signal in written])
-    for action in found:  # the run that it would be has a number that is never given to it
-        action["text"] = NEW_RUN.sub(r"\1a new run", action["text"])
+    # The runs that it would make have numbers that nobody will see again.
+    made = {action["new_run"] for action in found}
+    for action in found:
+        own = action.pop("new_run")
+        action["text"] = RUN.sub(lambda said, own=own: _told(int(said[1]), own, made), action["text"])  # type: ignore[misc]
     return found
+
+
+def _told(run: int, own: int | None, made: set[int | None]) -> str:
+    if run == own:
+        return "a new run"
+    return "the new run before it" if run in made else f"run {run}"

@@ -69,8 +69,9 @@ SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_a
 SELECT set_config('lock_timeout', '3s', true)
 
 -- name: actions_by
--- What was recorded because of some signals, in words.
-SELECT w.name AS workflow, o.name AS operator, a.subject, a.action, a.result, coalesce(r.name, 'manual') AS rule, pgsig_private.effect_text(a) AS text
+-- What was recorded because of some signals, in words; new_run: the run that it made.
+SELECT w.name AS workflow, o.name AS operator, a.subject, a.action, a.result, coalesce(r.name, 'manual') AS rule, pgsig_private.effect_text(a) AS text,
+       (SELECT u.id FROM pgsig_private.run u WHERE u.id = a.run_id AND u.action_id = a.id) AS new_run
   FROM pgsig_private.action a
   JOIN pgsig_private.operator o ON o.id = a.operator_id
   JOIN pgsig_private.workflow w ON w.id = o.workflow_id

@@ -99,7 +99,7 @@ def page_of(namespace: str, workflow: str, name: str, subject: str, *, status: i
     with reading(database()) as connection:
         found = with_held(connection, [find(connection, namespace, workflow, name)])[0]
         want = Filter(namespace=namespace, workflow=workflow, operator=name)
-        context = {
+        context: dict[str, Any] = {
             "operator": found,
             "at": _path(namespace, workflow, name, {"subject": subject} if subject else {}),
             "why": why(connection, f"{workflow}.{name}", subject, namespace),
@@ -109,6 +109,10 @@ def page_of(namespace: str, workflow: str, name: str, subject: str, *, status: i
             "runs": runs(connection, want, Place(), 10).rows,
             "effects": doors.effects(connection, shown["told"]) if shown.get("told") else [],
         }
+    for trigger in context["triggers"]:
+        trigger["orders"] = [
+            rule["action"] for rule in context["why"]["rules"] if _says(rule["condition"], trigger["spec"])
+        ]
     parts = ("operator_head", "operator_told", "operator_rules", "backfills", "operator_history")
     return render(
         "operator",
@@ -117,6 +121,14 @@ def page_of(namespace: str, workflow: str, name: str, subject: str, *, status: i
         subject=subject,
         **{"told": 0, "problems": (), "form": {}, "would": None, "times": None, "did": None, **shown, **context},
     )
+
+
+def _says(condition: Json, spec: Json) -> bool:
+    """Whether a condition has a trigger in it."""
+    if condition == spec:
+        return True
+    inner = condition.values() if isinstance(condition, dict) else condition if isinstance(condition, list) else ()
+    return any(_says(part, spec) for part in inner)
 
 
 @pages.post("/operators/<workflow>/<name>/<any(pause, resume):order>")

@@ -43,6 +43,8 @@ def test_the_calendar_and_the_operator_tell_what_is_to_come(client: FlaskClient)
     assert "every day at 02:30 Europe/Berlin" in page
     assert "missed times: all" in page
     assert "The next 10" in page
+    (heading,) = re.findall(r'<div class="rule trigger"><h3>(.*?)</h3>', page)
+    assert re.sub("<.*?>", "", heading).split() == "START every day at 02:30 Europe/Berlin".split()
 
 
 def test_orders_by_hand_are_done_and_told(client: FlaskClient, connection: Connection) -> None:

@@ -63,22 +63,11 @@ def operator(workflow: str, name: str) -> Response:
 @pages.post("/operators/<workflow>/<name>/act")
 def act(workflow: str, name: str) -> AnyResponse:
     """Order an action by hand, then show the operator again; what is wrong is shown beside the form."""
-    form = {field: request.form.get(field, "") for field in ("action", "subject", "params", "reason", "namespace")}
+    form, problems, body = order_of_form()
     namespace = form["namespace"] or DEFAULT
-    problems = [
-        Problem("PS622", f"{field} {why}", f"/{field}") for field, text in form.items() if (why := text_problem(text))
-    ]
-    params: Json = {}
-    try:
-        params = json_of(form["params"] or "{}", "/params")
-        if not isinstance(params, dict):
-            problems.append(Problem("PS203", "params is a JSON object", "/params", 'for instance {"rows": 100}'))
-    except PgsigError as error:
-        problems += problems_of(error)
     try:
         if problems:
             raise Refusal(422, "the order is not understood", problems=problems)
-        body = {"action": form["action"], "subject": form["subject"], "params": params, "reason": form["reason"]}
         if request.form.get("dry_run"):
             return page_of(
                 namespace, workflow, name, form["subject"], form=form, would=would(namespace, workflow, name, body)
@@ -92,6 +81,23 @@ def act(workflow: str, name: str) -> AnyResponse:
             namespace, workflow, name, form["subject"], status=status_of(error), problems=problems_of(error), form=form
         )
     return redirect(address_of(namespace, workflow, name, position), 303)
+
+
+def order_of_form() -> tuple[dict[str, str], list[Problem], dict[str, Any]]:
+    """What a form orders: its fields as they are, what is wrong with them, and the order as the API has it."""
+    form = {field: request.form.get(field, "") for field in ("action", "subject", "params", "reason", "namespace")}
+    problems = [
+        Problem("PS622", f"{field} {why}", f"/{field}") for field, text in form.items() if (why := text_problem(text))
+    ]
+    params: Json = {}
+    try:
+        params = json_of(form["params"] or "{}", "/params")
+        if not isinstance(params, dict):
+            problems.append(Problem("PS203", "params is a JSON object", "/params", 'for instance {"rows": 100}'))
+    except PgsigError as error:
+        problems += problems_of(error)
+    body = {"action": form["action"], "subject": form["subject"], "params": params, "reason": form["reason"]}
+    return form, problems, body
 
 
 def page_of(namespace: str, workflow: str, name: str, subject: str, *, status: int = 200, **shown: Any) -> Response:
@@ -139,14 +145,6 @@ def pause(workflow: str, name: str, order: str) -> AnyResponse:
         f"{workflow}.{name}", order, request.form.get("mode", "hold"), request.form.get("reason", ""), namespace, SOURCE
     )
     return redirect(address_of(namespace, workflow, name, position), 303)
-
-
-@pages.post("/workflows/<workflow>/<any(pause, resume):order>")
-def pause_workflow(workflow: str, order: str) -> AnyResponse:
-    """The same for every operator of a workflow, then show the overview again."""
-    namespace = request.form.get("namespace") or DEFAULT
-    put(workflow, order, request.form.get("mode", "hold"), request.form.get("reason", ""), namespace, SOURCE)
-    return redirect(f"/?{urlencode({'workflow': workflow})}", 303)
 
 
 def address_of(namespace: str, workflow: str, name: str, told: int, **more: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import urlencode
+
 from flask import Response, request
 
 from pgsig.api.asking import Asked
@@ -21,6 +24,11 @@ def overview() -> Response:
     asked = Asked(request, ("workflow", "part"))
     workflow = asked.text("workflow")
     asked.done()
+    return page_of(workflow)
+
+
+def page_of(workflow: str | None, status: int = 200, **shown: Any) -> Response:
+    """The overview of a workflow, or of all. shown: what stands there beside what is read."""
     part = request.args.get("part")
     context: Row = {}
     with reading(database()) as connection:
@@ -32,7 +40,9 @@ def overview() -> Response:
             rules = rows(connection, "rules", operators=[row["operator_id"] for row in operators])
             context |= {"operators": operators, "scene": scene(operators, rules, emitted(connection))}
         context["workflows"] = rows(connection, "workflows")
-    return render("overview", ("graph", "lag", "operators_short"), **context)
+    at = f"/?{urlencode({'workflow': workflow})}" if workflow else "/"
+    beside = {"problems": (), "form": {}, "would": None, **shown}
+    return render("overview", ("graph", "lag", "operators_short"), status, chosen=workflow, at=at, **beside, **context)
 
 
 def emitted(connection: Connection) -> list[Row]:

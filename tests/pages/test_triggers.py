@@ -44,7 +44,7 @@ def test_the_calendar_and_the_operator_tell_what_is_to_come(client: FlaskClient)
     assert "missed times: all" in page
     assert "The next 10" in page
     (heading,) = re.findall(r'<div class="rule trigger"><h3>(.*?)</h3>', page)
-    assert re.sub("<.*?>", "", heading).split() == "START every day at 02:30 Europe/Berlin".split()
+    assert re.sub("<.*?>", "", heading).split() == ["START", "every", "day", "at", "02:30", "Europe/Berlin"]
 
 
 def test_orders_by_hand_are_done_and_told(client: FlaskClient, connection: Connection) -> None:
@@ -107,3 +107,24 @@ def test_which_times_a_backfill_would_have_is_told_and_not_done(client: FlaskCli
     assert "Would have 1 due time as ticks" in answer.text
     assert "Nothing was done." in answer.text
     assert connection.execute("SELECT count(*) FROM pgsig.backfills").fetchone() == (0,)
+
+
+def test_a_whole_workflow_is_ordered_on_the_overview(client: FlaskClient, connection: Connection) -> None:
+    client.get("/")
+    assert 'action="/workflows/w/act"' in client.get("/?workflow=w").text
+    page = send(client, "/workflows/w/act", action="START", reason="all up", dry_run="1").text
+    assert re.search(r"Would <strong>START</strong> .*night", page)
+    assert "Nothing was done." in page
+    assert 'data-at="/?workflow=w"' in page
+    assert connection.execute("SELECT count(*) FROM pgsig.signals").fetchone() == (0,)
+    for wrong, said in (({"action": "FLY"}, "PS202"), ({"action": "START", "params": "x"}, "not JSON")):
+        answer = send(client, "/workflows/w/act", **wrong)
+        assert answer.status_code == 422
+        assert said in answer.text
+    assert send(client, "/workflows/nobody/act", action="START").status_code == 404
+    answer = send(client, "/workflows/w/act", action="STOP", reason="all down")
+    assert answer.headers["Location"] == "/actions?workflow=w"
+    found = connection.execute(
+        "SELECT key, value->>'reason', source FROM pgsig.signals WHERE kind = 'manual'"
+    ).fetchall()
+    assert ("manual.w.night", "all down", "web") in found

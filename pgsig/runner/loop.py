@@ -85,6 +85,9 @@ class Runner:
             stack.callback(door.close)
             engine = self._engine_of(self.settings, spool.mark)
             stack.callback(engine.close)
+            spool.reuses = (
+                not engine.lasting
+            )  # of one that lasts, a job may be alive when its run is no more its runner's
             link = Link(self.settings, self.name, fence, tell=self._tell, alive=self._alive, ring=door.ring)
             door.say = link.say
             prober = Prober(lambda key, problem: self._tell(Probed(*key, problem)))

@@ -15,9 +15,11 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,23 @@ from pgsig.store.jobs import Grant
 
 # All that a job gets of its runner's environment, beside what `pass_env` names: a secret must not reach every job.
 INHERITED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "SHELL", "TMPDIR", "TZ", "USER")
+BESIDE = str(Path(sys.executable).parent)
 USUAL_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+FILES = {"run.json", "url", "curl", "output"}
+MOST_FREE = 64  # folders that are kept
+LARGEST_FREE = 65536  # bytes of a file in one
 
 
 class Place:
-    """The folder of one grant. env: the whole environment of the job. mark: the variable by which its processes are known."""
+    """The folder of one grant. env: the whole environment of the job. mark: the variable by which its processes are known. give_back:
+    where it goes when nobody needs it any more, instead of being removed."""
 
-    def __init__(self, folder: Path, env: dict[str, str]) -> None:
-        self.folder = folder
+    def __init__(self, folder: str, env: dict[str, str], give_back: Callable[[str], bool] | None = None) -> None:
+        self.folder = Path(folder)
         self.env = env
-        self.output = folder / "output"
+        self.output = self.folder / "output"
+        self._give_back = give_back
         self.mark = f"PGSIG_RUN_FILE={env['PGSIG_RUN_FILE']}".encode()
 
     def write(self, name: str, text: str) -> None:
@@ -58,19 +67,16 @@ class Place:
             finally:
                 os.close(file)
 
-    def begin(self, name: str, text: str) -> None:
-        """Write a file before there is a job that could read it."""
-        with open(os.open(f"{self.folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
-            file.write(text.encode())
-
     def remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if not (self._give_back and self._give_back(str(self.folder))):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Spool:
     """The folder of one runner, locked for as long as it lives. What dead runners left is removed with the processes they left.
 
-    mark: the name of the runner's folder, random, and in the environment of all its jobs as PGSIG_RUNNER.
+    mark: the name of the runner's folder, random, and in the environment of all its jobs as PGSIG_RUNNER. reuses: whether the folder of
+    a job that has ended may become that of another: to make and remove one takes a file system longer than a short job runs.
     """
 
     def __init__(self, root: Path) -> None:
@@ -79,6 +85,9 @@ class Spool:
         self.mark = secrets.token_hex(8)
         self.folder = runs / self.mark
         self.folder.mkdir(mode=0o700)
+        self.reuses = False
+        self._root = str(self.folder)
+        self._free: deque[str] = deque()
         self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         for other in runs.iterdir():
@@ -101,28 +110,63 @@ class Spool:
 
     def place(self, grant: Grant, *, url: str, token: str) -> Place:
         """Make the folder of a grant. url, token: where the job reaches its runner."""
-        folder = self.folder / f"{grant.id}-{grant.epoch}"
-        try:
-            folder.mkdir(mode=0o700)
-        except FileExistsError:
-            shutil.rmtree(folder)
-            folder.mkdir(mode=0o700)
+        folder = f"{self._root}/{grant.id}-{grant.epoch}"
+        self._make(folder)
         env = environment(grant, folder, self.mark)
         if grant.kind == Kind.STREAMING:
             env["PGSIG_PORT"] = str(free_port())
-        place = Place(folder, env)
-        place.begin("run.json", document(grant, env, url=url, token=token))
-        place.begin("url", url)
-        place.begin(
-            "curl",
-            f'silent\nshow-error\nheader = "Authorization: Bearer {token}"\nheader = "Content-Type: application/json"\n',
-        )
-        return place
+        _write(f"{folder}/run.json", document(grant, env, url=url, token=token))
+        _write(f"{folder}/url", url)
+        header = f'header = "Authorization: Bearer {token}"\nheader = "Content-Type: application/json"\n'
+        _write(f"{folder}/curl", f"silent\nshow-error\n{header}")
+        return Place(folder, env, self._take_back)
+
+    def _make(self, folder: str) -> None:
+        if os.path.exists(folder):  # noqa: PTH110 - in every start
+            shutil.rmtree(folder)
+        with contextlib.suppress(IndexError, OSError):
+            os.rename(self._free.pop(), folder)  # noqa: PTH104
+            return
+        os.mkdir(folder, 0o700)  # noqa: PTH102
+
+    def _take_back(self, folder: str) -> bool:
+        """Keep the folder of a job that has ended for another. False: it is not as it was made, or there are enough."""
+        if not self.reuses or len(self._free) >= MOST_FREE:
+            return False
+        try:
+            with os.scandir(folder) as entries:
+                found = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+            if found.keys() != FILES or not all(_untouched(about) for about in found.values()):
+                return False
+            if found["output"].st_size:
+                os.truncate(f"{folder}/output", 0)
+            _write(f"{folder}/run.json", "")  # nothing of one run is left to the next
+            _write(f"{folder}/curl", "")
+        except OSError:
+            return False
+        self._free.append(folder)
+        return True
 
     def close(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             os.close(self._lock)
+
+
+def _write(path: str, text: str) -> None:
+    """Write a file before there is a job that could read it. One that is there keeps its size, filled up with spaces: to give blocks back
+    and take them again is what takes time."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        data = text.encode()
+        os.write(file, data.ljust(os.fstat(file).st_size))
+    finally:
+        os.close(file)
+
+
+def _untouched(about: os.stat_result) -> bool:
+    """Whether a file is a small one of ours alone: no link leads to it, nobody else may read it."""
+    return about.st_mode == stat.S_IFREG | 0o600 and about.st_nlink == 1 and about.st_size <= LARGEST_FREE
 
 
 def kill_orphans(mark: str) -> bool:
@@ -155,20 +199,18 @@ def document(grant: Grant, env: Mapping[str, str], *, url: str, token: str) -> s
         "kind": grant.kind, "action": grant.action, "params": grant.params, "since": grant.since, "url": url, "token": token,
         "heartbeat": heartbeat(grant.spec), "port": int(env["PGSIG_PORT"]) if "PGSIG_PORT" in env else None,
     }  # fmt: skip
-    encoded = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in parts.items()]
-    encoded += [f'"cause": {grant.cause}', f'"checkpoint": {grant.checkpoint or "null"}']
-    return "{" + ",\n ".join(encoded) + "}\n"
+    return f'{json.dumps(parts)[:-1]}, "cause": {grant.cause}, "checkpoint": {grant.checkpoint or "null"}}}\n'
 
 
-def environment(grant: Grant, folder: Path, mark: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
+def environment(grant: Grant, folder: str, mark: str, own: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment of a job: little of the runner's own, then what the operator declares, then PGSIG_*."""
     env = surroundings(map(str, grant.spec.get("pass_env") or ()), own)
     env |= {str(name): str(value) for name, value in (grant.spec.get("env") or {}).items()}
     if wanted_every := heartbeat(grant.spec):
         env["PGSIG_HEARTBEAT"] = f"{wanted_every:g}"
     return env | {
-        "PGSIG_RUN_FILE": str(folder / "run.json"),
-        "PGSIG_RUN_DIR": str(folder),
+        "PGSIG_RUN_FILE": f"{folder}/run.json",
+        "PGSIG_RUN_DIR": folder,
         "PGSIG_RUN_ID": str(grant.id),
         "PGSIG_ATTEMPT": str(grant.attempt),
         "PGSIG_NAMESPACE": grant.namespace,
@@ -185,6 +227,6 @@ def surroundings(more: Iterable[str] = (), own: Mapping[str, str] | None = None)
     own = os.environ if own is None else own
     env = {name: own[name] for name in (*INHERITED, *more) if name in own}
     # The runner's own Python first: `python train.py` is then the one that pgsig is installed for.
-    env["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{own.get('PATH') or USUAL_PATH}"
+    env["PATH"] = f"{BESIDE}{os.pathsep}{own.get('PATH') or USUAL_PATH}"
     env["PYTHONUNBUFFERED"] = "1"  # output is wanted when it is written, not when 8 KiB have come together
     return env

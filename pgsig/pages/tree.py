@@ -104,6 +104,7 @@ def waits(tree: Json, *, negated: bool = False, depth: int = 0) -> Iterator[Wait
         yield Wait(name, _detail(tree) or ("none comes" if "absent" in tree else "any value"), negated=negated)
     elif any(form in tree for form in TICKS):
         yield Wait(clock_words(tree), "", clock=True)
+        return  # a combination is one trigger, whatever it is made of
     for form in ("all", "any", "seq", "of", "not"):
         parts = tree.get(form, [])
         for part in parts if isinstance(parts, list) else [parts]:

@@ -38,6 +38,15 @@ def test_what_is_no_condition_is_still_shown(condition: object) -> None:
     assert isinstance(list(tree.waits(condition)), list)
 
 
+def test_a_combination_of_times_is_one_trigger() -> None:
+    either = {"times": "any", "of": [{"cron": "0 9 * * mon"}, {"every": "7h"}], "tz": "Europe/Berlin"}
+    found = list(tree.waits({"all": [either, {"signal": "ready"}]}))
+    assert [(wait.text, wait.clock) for wait in found] == [
+        ("every Monday at 09:00 Europe/Berlin or every 7 hours", True),
+        ("ready", False),
+    ]
+
+
 def test_a_condition_too_deep_ends() -> None:
     condition: object = {"signal": "a"}
     for _ in range(500):

@@ -16,24 +16,15 @@ TABLE pgsig.signals (
     source     text NOT NULL DEFAULT SESSION_USER  -- who says so; by default the database user
     event_id   text  -- your own id of the event: the same (namespace, source, event_id) is stored once
     run_id     bigint  -- the run that emitted it
-    emitted_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()  -- database time of the insert
+    emitted_at timestamp with time zone NOT NULL DEFAULT  CASE WHEN (current_setting('pgsig.bell'::text, true) = 'off'::text) THEN clock_timestamp() WHEN pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN clock_timestamp() WHEN (pg_notify('pgsig_signals'::text, ''::text) IS NOT NULL) THEN clock_timestamp() ELSE clock_timestamp() END  -- database time of the insert; getting it rings, if all workers sleep
     kind       text NOT NULL DEFAULT 'user'::text  -- user, or what pgsig itself wrote: state, tick, manual, timer
     depth      smallint NOT NULL DEFAULT 0  -- length of the causal chain that led here; 0: from outside
     lane       smallint NOT NULL GENERATED ALWAYS AS (((hashtextextended(namespace, (0)::bigint) & (3)::bigint))::smallint) STORED  -- signals of a namespace share a lane and are evaluated in order
-    CONSTRAINT "PS101_key_is_dotted_lower_case_no_wildcard_200_bytes" CHECK (((octet_length(key) <= 200) AND (key ~ '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$'::text)))
-    CONSTRAINT "PS102_key_prefix_run_tick_manual_timer_is_reserved" CHECK (((kind <> 'user'::text) OR (key !~ '^(run|tick|manual|timer)(\.|$)'::text)))
-    CONSTRAINT "PS103_value_is_at_most_256_kib" CHECK ((pg_column_size(value) <= 262144))
-    CONSTRAINT "PS104_namespace_is_lower_case_63_bytes" CHECK ((namespace ~ '^[a-z][a-z0-9_-]{0,62}$'::text))
-    CONSTRAINT "PS105_subject_is_at_most_200_bytes" CHECK ((octet_length(subject) <= 200))
-    CONSTRAINT "PS106_source_is_at_most_200_bytes" CHECK ((octet_length(source) <= 200))
-    CONSTRAINT "PS107_event_id_is_1_to_200_bytes" CHECK (((octet_length(event_id) >= 1) AND (octet_length(event_id) <= 200)))
-    CONSTRAINT kind_is_known CHECK ((kind = ANY (ARRAY['user'::text, 'state'::text, 'tick'::text, 'manual'::text, 'timer'::text])))
 ) PARTITION BY RANGE (emitted_at)
 CREATE INDEX signals_id ON ONLY pgsig.signals USING btree (id)
 CREATE INDEX signals_key ON ONLY pgsig.signals USING btree (namespace, key, id)
 CREATE INDEX signals_take ON ONLY pgsig.signals USING btree (lane, xid, id)
-CREATE TRIGGER before_signal BEFORE INSERT ON pgsig.signals FOR EACH ROW WHEN (((new.event_id IS NOT NULL) OR (new.run_id IS NOT NULL))) EXECUTE FUNCTION pgsig_private.before_signal()
-CREATE TRIGGER ring AFTER INSERT ON pgsig.signals FOR EACH STATEMENT EXECUTE FUNCTION pgsig_private.ring()
+CREATE TRIGGER before_signal BEFORE INSERT ON pgsig.signals FOR EACH ROW EXECUTE FUNCTION pgsig_private.before_signal()
 
 -- Every decision, with the signals that led to it. Never updated: it is the audit log.
 VIEW pgsig.actions
@@ -622,6 +613,7 @@ FUNCTION pgsig_private.carry_over(text) RETURNS bigint
 FUNCTION pgsig_private.check_move() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer,text[]) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text)
 FUNCTION pgsig_private.cursor_here() RETURNS text
+FUNCTION pgsig_private.depth_of_run(bigint) RETURNS smallint
 FUNCTION pgsig_private.drop_detached(text) RETURNS boolean
 FUNCTION pgsig_private.effect_text(pgsig_private.action) RETURNS text
 FUNCTION pgsig_private.effects(bigint) RETURNS jsonb
@@ -639,6 +631,7 @@ FUNCTION pgsig_private.found(jsonb,jsonb,bigint) RETURNS bigint[]
 FUNCTION pgsig_private.gone_before(text) RETURNS timestamp with time zone
 FUNCTION pgsig_private.here() RETURNS pg_snapshot
 FUNCTION pgsig_private.is_evaluated(pgsig.signals) RETURNS boolean
+FUNCTION pgsig_private.is_first(text,text,text,bigint,text,text,jsonb) RETURNS boolean
 FUNCTION pgsig_private.join_processes(text,text,text,integer,text,text[],integer,interval,text[]) RETURNS bigint
 FUNCTION pgsig_private.key_fits(text,text) RETURNS boolean
 FUNCTION pgsig_private.last_checkpoint(pgsig_private.run) RETURNS jsonb
@@ -668,13 +661,13 @@ FUNCTION pgsig_private.reap(interval) RETURNS TABLE(run_id bigint, epoch bigint,
 FUNCTION pgsig_private.record(jsonb,bigint[],bigint[],bigint[],text[],text[],text[],integer[],bigint[],smallint[],bigint[],boolean[]) RETURNS void
 FUNCTION pgsig_private.refuse(text[]) RETURNS void
 FUNCTION pgsig_private.release_next(bigint,text) RETURNS void
+FUNCTION pgsig_private.refuse_signal(text,text,jsonb,text,text,text,text) RETURNS void
 FUNCTION pgsig_private.render(jsonb,text) RETURNS text
 FUNCTION pgsig_private.renew(bigint,interval,jsonb) RETURNS boolean
 FUNCTION pgsig_private.report(bigint,bigint,text,interval,integer,text,boolean,integer,text,double precision,bigint) RETURNS text
 FUNCTION pgsig_private.report_many(jsonb) RETURNS TABLE(place integer, answer text)
 FUNCTION pgsig_private.report_reload(bigint,bigint,text,text) RETURNS text
 FUNCTION pgsig_private.restored_until() RETURNS bigint
-FUNCTION pgsig_private.ring() RETURNS trigger
 FUNCTION pgsig_private.run_words(pgsig_private.run) RETURNS text
 FUNCTION pgsig_private.seconds(jsonb) RETURNS double precision
 FUNCTION pgsig_private.settle(bigint,text) RETURNS void

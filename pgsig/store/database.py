@@ -145,7 +145,6 @@ def _for_pool(url: str, name: str) -> Connection:
 
 _REFUSED = re.compile("unsupported startup parameter")
 LINE = re.compile(r"^(?P<code>PS\d{3}) (?P<where>\S*): (?P<message>.*?)(?: \((?P<fix>[^()]*)\))?$")
-_CHECK = re.compile(r"^(PS\d{3})_(.*)$")
 
 
 @contextmanager
@@ -164,8 +163,6 @@ def translate(error: psycopg.Error) -> PgsigError | None:
     """The PgsigError behind a psycopg error, or None where pgsig did not raise it. PS201 is NotFound, PS109 Conflict."""
     state = error.sqlstate or ""
     message = error.diag.message_primary or str(error)
-    if state == "23514" and (check := _CHECK.match(error.diag.constraint_name or "")):
-        return InvalidInput([Problem(check[1], check[2].replace("_", " "))], subject="the signal")
     if state in ("22P02", "22P05", "22030", "22032", "54001"):
         return InvalidInput(
             [Problem("PS112", f"not a value that Postgres can keep: {message}", "/value", "send valid JSON")]

@@ -1,37 +1,44 @@
 -- EMIT: how a signal gets into the log.
 --
--- Three doors lead here, all inside the caller's own transaction: INSERT INTO pgsig.signals, pgsig.emit, pgsig.emit_many.
--- The table's CHECK constraints guard the first door; their names carry the error code. The functions guard the other
--- two and name every problem at once. Advisory locks use class 1885827945 ('pgsi'): objects 0..3 are the lanes, 1000 is the bell.
+-- Three doors lead here, all inside the caller's own transaction: INSERT INTO pgsig.signals (COPY, MERGE), pgsig.emit, pgsig.emit_many. One trigger
+-- guards all of them and names every problem of a row at once; emit_many names those of every row. A CHECK would be read, planned and set up anew
+-- by each statement, which is most of what an insert of one row costs; a function is compiled once a session.
+--
+-- The doorbell is in the default of emitted_at. A worker that sleeps holds the bell's exclusive lock. Failing to share it means that somebody
+-- sleeps: only then is a NOTIFY worth its price, which is a database-wide lock held until after the commit's fsync. Getting it means that every
+-- worker is awake and that none can fall asleep before this transaction ends. SET LOCAL pgsig.bell = 'off' is for transactions that PREPARE:
+-- those may not notify. Advisory locks use class 1885827945 ('pgsi'): objects 0..3 are the lanes, 1000 is the bell.
 
--- A signal with an event id is stored once; one sent by a run inherits the run's place in the causal chain.
-CREATE OR REPLACE FUNCTION pgsig_private.before_signal() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_digest bytea;
-    v_first  pgsig_private.event;
+-- Here and in emit everything is named with its schema, operators too: that costs nothing, and a search_path set by a function is set at each
+-- call. So no BETWEEN, IN or IS DISTINCT FROM, whose operators cannot be named. A test holds both against hostile names.
+CREATE OR REPLACE FUNCTION pgsig_private.before_signal() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    IF NEW.run_id IS NOT NULL AND NEW.kind = 'user' THEN
-        SELECT r.depth INTO NEW.depth FROM pgsig_private.run r WHERE r.id = NEW.run_id;
-        IF NOT FOUND THEN
-            RAISE EXCEPTION 'run_id % is not a run', NEW.run_id
-                USING ERRCODE = 'PS108', HINT = 'leave run_id out, or take it from the run that emits';
-        END IF;
+    -- The rules of signal_problems, without its regular expressions: each of those costs as much as all of this.
+    IF (pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.<=) 200
+        AND pg_catalog.ltrim(NEW.key, 'etaoinsrdlu._chmpgbyvkfwxqzj-0123456789:') OPERATOR(pg_catalog.=) ''
+        AND pg_catalog.strpos('.' OPERATOR(pg_catalog.||) NEW.key OPERATOR(pg_catalog.||) '.', '..') OPERATOR(pg_catalog.=) 0
+        AND (NEW.kind OPERATOR(pg_catalog.=) ANY ('{state,tick,manual,timer}')
+             OR NEW.kind OPERATOR(pg_catalog.=) 'user'
+                AND pg_catalog.split_part(NEW.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}'))
+        AND (NEW.namespace OPERATOR(pg_catalog.=) 'default'
+             OR pg_catalog.octet_length(NEW.namespace) OPERATOR(pg_catalog.<=) 63
+                AND pg_catalog.ltrim(NEW.namespace, 'abcdefghijklmnopqrstuvwxyz0123456789_-') OPERATOR(pg_catalog.=) ''
+                AND pg_catalog.ascii(NEW.namespace) OPERATOR(pg_catalog.>=) 97)
+        AND pg_catalog.pg_column_size(NEW.value) OPERATOR(pg_catalog.<=) 262144
+        AND pg_catalog.octet_length(NEW.subject) OPERATOR(pg_catalog.<=) 200
+        AND pg_catalog.octet_length(NEW.source) OPERATOR(pg_catalog.<=) 200
+        AND (NEW.event_id IS NULL OR pg_catalog.octet_length(NEW.event_id) OPERATOR(pg_catalog.>=) 1
+                                     AND pg_catalog.octet_length(NEW.event_id) OPERATOR(pg_catalog.<=) 200)) IS NOT TRUE
+    THEN
+        PERFORM pgsig_private.refuse_signal(NEW.kind, NEW.key, NEW.value, NEW.subject, NEW.namespace, NEW.source, NEW.event_id);
     END IF;
-    IF NEW.event_id IS NOT NULL THEN
-        v_digest := sha256(convert_to(NEW.key || E'\n' || NEW.subject || E'\n' || NEW.value::text, 'UTF8'));
-        INSERT INTO pgsig_private.event (namespace, source, event_id, signal_id, digest)
-        VALUES (NEW.namespace, NEW.source, NEW.event_id, NEW.id, v_digest)
-        ON CONFLICT DO NOTHING;
-        IF NOT FOUND THEN
-            SELECT * INTO v_first FROM pgsig_private.event e
-             WHERE e.namespace = NEW.namespace AND e.source = NEW.source AND e.event_id = NEW.event_id;
-            IF v_first.digest IS DISTINCT FROM v_digest THEN
-                RAISE EXCEPTION 'event id "%" of source "%" was used before with another key, subject or value',
-                    NEW.event_id, NEW.source
-                    USING ERRCODE = 'PS109', HINT = 'use a new event id for a new fact',
-                          DETAIL = format('first stored as signal %s', v_first.signal_id);
-            END IF;
+    IF NEW.event_id IS NOT NULL OR NEW.run_id IS NOT NULL THEN
+        IF NEW.kind OPERATOR(pg_catalog.=) 'user' AND NEW.run_id IS NOT NULL THEN
+            NEW.depth := pgsig_private.depth_of_run(NEW.run_id);
+        END IF;
+        IF NEW.event_id IS NOT NULL AND NOT pgsig_private.is_first(
+            NEW.namespace, NEW.source, NEW.event_id, NEW.id, NEW.key, NEW.subject, NEW.value)
+        THEN
             RETURN NULL;
         END IF;
     END IF;
@@ -39,24 +46,45 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE TRIGGER before_signal BEFORE INSERT ON pgsig.signals
-    FOR EACH ROW WHEN (NEW.event_id IS NOT NULL OR NEW.run_id IS NOT NULL)
-    EXECUTE FUNCTION pgsig_private.before_signal();
+    FOR EACH ROW EXECUTE FUNCTION pgsig_private.before_signal();
 
--- The doorbell. A worker that sleeps holds the bell's exclusive lock. Failing to share it means that somebody sleeps: only then is a NOTIFY
--- worth its price, which is a database-wide lock held until after the commit's fsync. Getting it means that every worker is awake and that
--- none can fall asleep before this transaction ends. SET LOCAL pgsig.bell = 'off' is for transactions that PREPARE: those may not notify.
-CREATE OR REPLACE FUNCTION pgsig_private.ring() RETURNS trigger
+-- A signal sent by a run inherits the run's place in the causal chain.
+CREATE OR REPLACE FUNCTION pgsig_private.depth_of_run(p_run bigint) RETURNS smallint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_depth smallint;
 BEGIN
-    IF current_setting('pgsig.bell', true) IS DISTINCT FROM 'off'
-       AND NOT pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN
-        PERFORM pg_notify('pgsig_signals', '');
+    SELECT r.depth INTO v_depth FROM pgsig_private.run r WHERE r.id = p_run;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'run_id % is not a run', p_run
+            USING ERRCODE = 'PS108', HINT = 'leave run_id out, or take it from the run that emits';
     END IF;
-    RETURN NULL;
+    RETURN v_depth;
 END $$;
 
-CREATE OR REPLACE TRIGGER ring AFTER INSERT ON pgsig.signals
-    FOR EACH STATEMENT EXECUTE FUNCTION pgsig_private.ring();
+-- A signal with an event id is stored once.
+CREATE OR REPLACE FUNCTION pgsig_private.is_first(
+    p_namespace text, p_source text, p_event_id text, p_signal bigint, p_key text, p_subject text, p_value jsonb
+) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_digest bytea := sha256(convert_to(p_key || E'\n' || p_subject || E'\n' || p_value::text, 'UTF8'));
+    v_first  pgsig_private.event;
+BEGIN
+    INSERT INTO pgsig_private.event (namespace, source, event_id, signal_id, digest)
+    VALUES (p_namespace, p_source, p_event_id, p_signal, v_digest)
+    ON CONFLICT DO NOTHING;
+    IF FOUND THEN
+        RETURN true;
+    END IF;
+    SELECT * INTO v_first FROM pgsig_private.event e
+     WHERE e.namespace = p_namespace AND e.source = p_source AND e.event_id = p_event_id;
+    IF v_first.digest IS DISTINCT FROM v_digest THEN
+        RAISE EXCEPTION 'event id "%" of source "%" was used before with another key, subject or value', p_event_id, p_source
+            USING ERRCODE = 'PS109', HINT = 'use a new event id for a new fact',
+                  DETAIL = format('first stored as signal %s', v_first.signal_id);
+    END IF;
+    RETURN false;
+END $$;
 
 -- Everything wrong with one signal, as lines of "code where: message (fix)".
 CREATE OR REPLACE FUNCTION pgsig_private.signal_problems(
@@ -97,6 +125,22 @@ BEGIN
         USING ERRCODE = left(problems[1], 5), HINT = 'nothing was stored';
 END $$;
 
+-- What pgsig itself writes bears the prefixes that are its own. What is NULL and may not be is refused by the table.
+CREATE OR REPLACE FUNCTION pgsig_private.refuse_signal(
+    kind text, key text, value jsonb, subject text, namespace text, source text, event_id text
+) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_problems text[] := ARRAY(SELECT p FROM pgsig_private.signal_problems(key, value, subject, namespace, source, event_id) p
+                                WHERE kind = 'user' OR p NOT LIKE 'PS102 %');
+BEGIN
+    IF kind NOT IN ('user', 'state', 'tick', 'manual', 'timer') THEN
+        RAISE EXCEPTION '"%" is not a kind of signal', left(kind, 60) USING ERRCODE = 'check_violation', HINT = 'leave kind out';
+    END IF;
+    IF v_problems <> '{}' THEN
+        PERFORM pgsig_private.refuse(v_problems);
+    END IF;
+END $$;
+
 CREATE OR REPLACE FUNCTION pgsig_private.first_position(p_namespace text, p_source text, p_event_id text) RETURNS bigint
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT e.signal_id FROM pgsig_private.event e
@@ -111,29 +155,15 @@ CREATE OR REPLACE FUNCTION pgsig.emit(
     source    text   DEFAULT NULL,
     event_id  text   DEFAULT NULL,
     run_id    bigint DEFAULT NULL
-) RETURNS bigint LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
-    v_id       bigint;
-    v_source   text := coalesce(emit.source, session_user);
-    v_value    jsonb := coalesce(emit.value, 'null');
-    v_problems text[];
+    v_id pg_catalog.int8;
 BEGIN
-    -- The same rules as in signal_problems, as one expression: naming what is wrong costs as much as the insert, and is seldom needed.
-    IF (emit.key ~ '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$' AND octet_length(emit.key) <= 200 AND emit.key !~ '^(run|tick|manual|timer)(\.|$)'
-        AND emit.namespace ~ '^[a-z][a-z0-9_-]{0,62}$' AND pg_column_size(v_value) <= 262144
-        AND octet_length(coalesce(emit.subject, '')) <= 200 AND octet_length(v_source) <= 200
-        AND (emit.event_id IS NULL OR octet_length(emit.event_id) BETWEEN 1 AND 200)) IS NOT TRUE
-    THEN
-        SELECT array_agg(p) INTO v_problems FROM pgsig_private.signal_problems(
-            emit.key, v_value, emit.subject, emit.namespace, v_source, emit.event_id) p;
-        IF v_problems IS NOT NULL THEN
-            PERFORM pgsig_private.refuse(v_problems);
-        END IF;
-    END IF;
     INSERT INTO pgsig.signals AS s (namespace, key, subject, value, source, event_id, run_id)
-    VALUES (emit.namespace, emit.key, coalesce(emit.subject, ''), v_value, v_source, emit.event_id, emit.run_id)
+    VALUES (emit.namespace, emit.key, coalesce(emit.subject, ''), coalesce(emit.value, 'null'), coalesce(emit.source, session_user),
+            emit.event_id, emit.run_id)
     RETURNING s.id INTO v_id;
-    RETURN coalesce(v_id, pgsig_private.first_position(emit.namespace, v_source, emit.event_id));
+    RETURN coalesce(v_id, pgsig_private.first_position(emit.namespace, coalesce(emit.source, session_user), emit.event_id));
 END $$;
 COMMENT ON FUNCTION pgsig.emit IS
     'Emit one signal in the caller''s transaction. Returns its position; with an event_id that was seen before, the first position.';

@@ -52,7 +52,7 @@ $$;
 -- Rows of later transactions were emitted here.
 CREATE OR REPLACE FUNCTION pgsig_private.restored_until() RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT greatest((SELECT max(pgsig_private.whole(t.xmin)) FROM pg_trigger t WHERE t.tgrelid = 'pgsig.signals'::regclass AND t.tgname = 'ring'),
+    SELECT greatest((SELECT max(pgsig_private.whole(t.xmin)) FROM pg_trigger t WHERE t.tgrelid = 'pgsig.signals'::regclass AND t.tgname = 'before_signal'),
                     (SELECT max(pgsig_private.whole(o.xmin)) FROM pgsig_private.origin o))
 $$;
 

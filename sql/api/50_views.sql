@@ -77,7 +77,7 @@ COMMENT ON COLUMN pgsig.signals.value IS 'any JSON up to 256 KiB';
 COMMENT ON COLUMN pgsig.signals.source IS 'who says so; by default the database user';
 COMMENT ON COLUMN pgsig.signals.event_id IS 'your own id of the event: the same (namespace, source, event_id) is stored once';
 COMMENT ON COLUMN pgsig.signals.run_id IS 'the run that emitted it';
-COMMENT ON COLUMN pgsig.signals.emitted_at IS 'database time of the insert';
+COMMENT ON COLUMN pgsig.signals.emitted_at IS 'database time of the insert; getting it rings, if all workers sleep';
 COMMENT ON COLUMN pgsig.signals.kind IS 'user, or what pgsig itself wrote: state, tick, manual, timer';
 COMMENT ON COLUMN pgsig.signals.depth IS 'length of the causal chain that led here; 0: from outside';
 COMMENT ON COLUMN pgsig.signals.xid IS 'transaction that wrote it; with a snapshot it tells what was new to whom';

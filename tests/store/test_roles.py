@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import psycopg
@@ -89,30 +90,93 @@ def test_hostile_search_path(emitter: Connection, connection: Connection) -> Non
         )
     )
     emitter.execute("CREATE SCHEMA bad")
+    caught = "LANGUAGE plpgsql AS $$ BEGIN RAISE 'caught'; END $$"
+    for name, arguments, result in functions_named(connection):
+        emitter.execute(f"CREATE FUNCTION bad.{name}({arguments}) RETURNS {result} {caught}".encode())
+    for symbol, kind, result in operators_named(connection):
+        function = f"bad.caught_{result}"
+        emitter.execute(f"CREATE OR REPLACE FUNCTION {function}({kind}, {kind}) RETURNS {result} {caught}".encode())
+        emitter.execute(
+            f"CREATE OPERATOR bad.{symbol} (FUNCTION = {function}, LEFTARG = {kind}, RIGHTARG = {kind})".encode()
+        )
     for statement in (
         "CREATE FUNCTION bad.jsonb_typeof(jsonb) RETURNS text LANGUAGE sql AS $$ SELECT 'array' $$",
-        "CREATE FUNCTION bad.octet_length(text) RETURNS integer LANGUAGE sql AS $$ SELECT 1 $$",
-        "CREATE FUNCTION bad.pg_notify(text, text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN RAISE 'caught'; END $$",
-        "CREATE FUNCTION bad.pg_try_advisory_xact_lock_shared(integer, integer) RETURNS boolean LANGUAGE plpgsql"
-        " AS $$ BEGIN RAISE 'caught'; END $$",
+        f"CREATE FUNCTION bad.pg_notify(text, text) RETURNS void {caught}",
+        f"CREATE FUNCTION bad.pg_try_advisory_xact_lock_shared(integer, integer) RETURNS boolean {caught}",
+        f"CREATE FUNCTION bad.current_setting(text, boolean) RETURNS text {caught}",
+        "CREATE DOMAIN bad.int8 AS pg_catalog.int8 CHECK (VALUE < 0)",
         "CREATE TEMP TABLE event (signal_id bigint)",
         "SET search_path = bad, pg_temp, pg_catalog",
     ):
         emitter.execute(statement.encode())
     emitter.execute("SELECT pgsig.emit('k', event_id => 'e')")
+    emitter.execute("SELECT pgsig.emit('k', event_id => 'e')")
+    emitter.execute("SELECT pgsig.emit('k.l', '1', 's', 'elsewhere')")
+    emitter.execute("INSERT INTO pgsig.signals (key, namespace) VALUES ('k.l', 'elsewhere')")
     with pytest.raises(psycopg.Error, match="PS101"):
-        emitter.execute("SELECT pgsig.emit(repeat('k', 201))")
+        emitter.execute("SELECT pgsig.emit(pg_catalog.repeat('k', 201))")
+    with pytest.raises(psycopg.Error, match="PS102"):
+        emitter.execute("INSERT INTO pgsig.signals (key) VALUES ('manual.k')")
+    with pytest.raises(psycopg.Error, match="not a run"):
+        emitter.execute("SELECT pgsig.emit('k', run_id => 7)")
     with pytest.raises(psycopg.Error, match="PS110"):
         emitter.execute("SELECT pgsig.emit_many('{}')")
-    assert one(connection, "SELECT count(*) FROM pgsig.signals") == 1
+    assert one(connection, "SELECT count(*) FROM pgsig.signals") == 3
 
 
-def test_functions_pin_their_search_path(connection: Connection) -> None:
+# What is called for each signal pays for each setting: these name everything with its schema instead of pinning their search_path.
+QUALIFIED = ["pgsig.emit", "pgsig_private.before_signal"]
+
+
+def sources(connection: Connection) -> str:
+    """What the qualified functions say, without comments and the contents of literals."""
+    rows = connection.execute("SELECT prosrc FROM pg_proc WHERE oid = ANY (%s::regproc[])", [QUALIFIED]).fetchall()
+    assert len(rows) == len(QUALIFIED)
+    return re.sub(r"--[^\n]*|'[^']*'", "''", "\n".join(text for (text,) in rows))
+
+
+def functions_named(connection: Connection) -> list[tuple[str, str, str]]:
+    """Name, arguments and result of the system's functions that are called there."""
+    names = sorted(set(re.findall(r"pg_catalog\.(\w+)\(", sources(connection))))
+    assert len(names) >= 5
+    return connection.execute(
+        """
+        SELECT proname, replace(pg_get_function_identity_arguments(oid), '"any"', 'jsonb'), pg_get_function_result(oid)
+          FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname = ANY (%s)
+        """,
+        [names],
+    ).fetchall()
+
+
+def operators_named(connection: Connection) -> list[tuple[str, str, str]]:
+    """Symbol, type of both operands and result of the operators that are used there on text and integers."""
+    symbols = sorted(set(re.findall(r"OPERATOR\(pg_catalog\.([^)]+)\)", sources(connection))))
+    assert len(symbols) >= 4
+    return connection.execute(
+        """
+        SELECT oprname, oprleft::regtype::text, oprresult::regtype::text
+          FROM pg_operator WHERE oprname = ANY (%s) AND oprleft = oprright AND oprleft IN ('text'::regtype, 'integer'::regtype)
+           AND oprnamespace = 'pg_catalog'::regnamespace
+        """,
+        [symbols],
+    ).fetchall()
+
+
+def test_functions_pin_their_search_path_or_qualify_every_name(connection: Connection) -> None:
     loose = connection.execute(
         """
-        SELECT p.oid::regprocedure::text FROM pg_proc p
+        SELECT p.pronamespace::regnamespace || '.' || p.proname FROM pg_proc p
          WHERE p.pronamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace)
-           AND NOT coalesce(p.proconfig, '{}')::text LIKE '%search_path=pg_catalog, pg_temp%'
+           AND NOT coalesce(p.proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)
+         ORDER BY 1
         """
     ).fetchall()
-    assert loose == []
+    assert [name for (name,) in loose] == QUALIFIED
+    text = re.sub(r"OPERATOR\(pg_catalog\.[^)]+\)", " ", sources(connection))
+    assert re.findall(r"[-+*/<>=~!@#%^&|`?]+|::", text.replace(":=", "")) == []
+    assert re.findall(r"\b(?:BETWEEN|I?LIKE|SIMILAR|DISTINCT|NULLIF|IN|CASE|ORDER|GROUP|UNION|CAST)\b", text) == []
+    called = set(re.findall(r"([\w.]+)\s*\(", text))
+    words = {"IF", "AND", "OR", "NOT", "ANY", "ALL", "VALUES", "s", "coalesce"}
+    assert {name for name in called - words if not re.match(r"(pg_catalog|pgsig|pgsig_private)\.\w+$", name)} == set()
+    assert set(re.findall(r"(?:INTO|FROM|JOIN|UPDATE)\s+([\w.]+)", text)) == {"pgsig.signals", "v_id"}
+    assert re.findall(r"\bv_\w+ (?!pg_catalog\.)\w+;", text) == []

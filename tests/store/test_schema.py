@@ -43,17 +43,6 @@ def test_every_public_name_is_explained(connection: Connection) -> None:
     assert without == []
 
 
-def test_every_function_pins_its_search_path(connection: Connection) -> None:
-    loose = connection.execute(
-        """
-        SELECT p.oid::regprocedure::text FROM pg_proc p
-         WHERE p.pronamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace)
-           AND NOT coalesce(p.proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)
-        """
-    ).fetchall()
-    assert loose == []
-
-
 def test_public_may_do_nothing(connection: Connection) -> None:
     open_to_all = connection.execute(
         """

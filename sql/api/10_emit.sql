@@ -19,7 +19,8 @@ BEGIN
              AND pg_catalog.split_part(NEW.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}')
              OR NEW.kind OPERATOR(pg_catalog.=) ANY ('{state,tick,manual,timer}'))
         AND (NEW.namespace OPERATOR(pg_catalog.=) 'default'
-             OR NEW.namespace OPERATOR(pg_catalog.~) '^[a-z][a-z0-9_-]{0,62}$')
+             OR pg_catalog.octet_length(NEW.namespace) OPERATOR(pg_catalog.<=) 63 -- {0,62} would be five times as slow
+                AND NEW.namespace OPERATOR(pg_catalog.~) '^[a-z][a-z0-9_-]*$')
         AND pg_catalog.pg_column_size(NEW.value) OPERATOR(pg_catalog.<=) 262144
         AND pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.<=) 200
         AND pg_catalog.octet_length(NEW.subject) OPERATOR(pg_catalog.<=) 200

@@ -660,8 +660,8 @@ FUNCTION pgsig_private.ready(bigint,bigint) RETURNS text
 FUNCTION pgsig_private.reap(interval) RETURNS TABLE(run_id bigint, epoch bigint, attempt integer, kind text, spec jsonb, desired text, failures smallint, handle text)
 FUNCTION pgsig_private.record(jsonb,bigint[],bigint[],bigint[],text[],text[],text[],integer[],bigint[],smallint[],bigint[],boolean[]) RETURNS void
 FUNCTION pgsig_private.refuse(text[]) RETURNS void
-FUNCTION pgsig_private.release_next(bigint,text) RETURNS void
 FUNCTION pgsig_private.refuse_signal(text,text,jsonb,text,text,text,text) RETURNS void
+FUNCTION pgsig_private.release_next(bigint,text) RETURNS void
 FUNCTION pgsig_private.render(jsonb,text) RETURNS text
 FUNCTION pgsig_private.renew(bigint,interval,jsonb) RETURNS boolean
 FUNCTION pgsig_private.report(bigint,bigint,text,interval,integer,text,boolean,integer,text,double precision,bigint) RETURNS text

@@ -5,14 +5,14 @@ the processor time of `INSERT INTO pgsig.signals` went into that. The guard is a
 compiled once a session, and names all problems of a row at once instead of the first. The bell was a statement trigger, with a search path
 to set and to reset; in the default of a column that nobody may give it is part of the statement's plan.
 
-Revision ID: 0007
-Revises: 0006
+Revision ID: 0009
+Revises: 0008
 """
 
 from alembic import op
 
-revision = "0007"
-down_revision = "0006"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 

@@ -181,6 +181,13 @@ def leaves_a_daemon_and_stays() -> None:
     time.sleep(600)  # noqa: TID251
 
 
+def appends() -> None:
+    """A line of its run and its attempt, at once whole."""
+    file = os.open(os.environ["FILE"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(file, f"{os.environ['PGSIG_RUN_ID']} {os.environ['PGSIG_ATTEMPT']}\n".encode())
+    os.close(file)
+
+
 def ignores() -> None:
     """Which signals it ignores."""
     print(*[line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("SigIgn")])

@@ -340,6 +340,53 @@ def _children(pid: int, command: bytes) -> list[int]:
     return found
 
 
+def test_a_fork_server_that_is_killed_while_it_serves_costs_no_run_and_doubles_none(
+    connection: Connection, database: str, tmp_path: Path
+) -> None:
+    """Row 56. Two of them, each in the midst of short jobs: every run happens once, and the third serves again."""
+    from pgsig.runner import warm
+
+    if not warm.possible():
+        pytest.skip("nothing is started warm here: it needs Linux")
+    file = tmp_path / "file"
+    operator = do.operator(connection, "short", python="tests.engine_jobs:appends", env={"FILE": str(file)})
+
+    def done() -> int:
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    runs: list[int] = []
+    killed: list[int] = []
+
+    def begin() -> None:
+        runs.append(do.start(connection, operator, f"s{len(runs)}"))
+
+    def serving() -> list[int]:
+        """A fork server with a child that is ready. Another one is started with a run, at the earliest two seconds after the last one."""
+        if runs and done() == len(runs):
+            begin()
+        found = [pid for pid in _children(runner.pid, b"forkserver.py") if pid not in killed]
+        return [pid for pid in found if _children(pid, b"forkserver.py")]
+
+    with do.runner_process(do.settings(database, tmp_path / "spool", lease_seconds=30.0)) as runner:
+        for _ in range(2):
+            (server,) = wait_for(serving, 30, about="a fork server with a child that is ready")
+            before = done()
+            for _ in range(60):
+                begin()
+            wait_for(lambda before=before: done() > before + 5, 30)  # type: ignore[misc]
+            os.kill(server, signal.SIGKILL)
+            killed.append(server)
+            assert done() < len(runs), "nothing was under way"
+        assert wait_for(serving, 30, about="a third one")
+        for run in runs:
+            do.wait_state(connection, run, "succeeded", attempt=1, timeout=60)
+        assert sorted(file.read_text().splitlines()) == sorted(f"{run} 1" for run in runs)
+    states = connection.execute(
+        "SELECT key, count(*) FROM pgsig.signals WHERE kind = 'state' AND run_id = ANY (%s) GROUP BY key", [runs]
+    ).fetchall()
+    assert sorted(states) == [(f"run.w.short.{state}", len(runs)) for state in ("running", "starting", "succeeded")]
+
+
 def test_warm_jobs_end_with_the_lease(connection: Connection, database: str, tmp_path: Path) -> None:
     """Row 40 for forked jobs. The runner that thaws starts the next ones with the same fork server."""
     operator = do.operator(connection, "waits", "streaming", python="tests.engine_jobs:waits")

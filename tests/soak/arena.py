@@ -184,12 +184,12 @@ class Arena:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(slot.pid, number)
 
-    def guard(self, name: str) -> int | None:
-        """The guard of a runner."""
+    def beside(self, name: str, program: bytes) -> int | None:
+        """The guard of a runner, or its fork server."""
         for process in tree.census().values():
             if process.parent == self.slots[name].pid and process.parent and not process.zombie:
                 with contextlib.suppress(OSError):
-                    if b"pgsig.runner.guard" in Path(f"/proc/{process.pid}/cmdline").read_bytes():
+                    if program in Path(f"/proc/{process.pid}/cmdline").read_bytes():
                         return process.pid
         return None
 
@@ -250,9 +250,9 @@ class Arena:
                             os.kill(pid, signal.SIGKILL)
                     else:
                         self.freeze(pid, fault.amount)
-            case "kill guard" | "freeze guard":
-                pid_ = self.guard(target)
-                if pid_ and fault.kind == "kill guard":
+            case "kill guard" | "freeze guard" | "kill forks" | "freeze forks":
+                pid_ = self.beside(target, b"forkserver.py" if "forks" in fault.kind else b"pgsig.runner.guard")
+                if pid_ and fault.kind.startswith("kill"):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid_, signal.SIGKILL)
                 else:

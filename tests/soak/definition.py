@@ -23,6 +23,13 @@ def document(namespace: str, folder: Path, deploy: int = 0) -> dict[str, Any]:
             "params": {"deploy": deploy}, "timeout": "2m", **more,
         }  # fmt: skip
 
+    def warm(**more: Any) -> dict[str, Any]:
+        """The same without an interpreter of its own."""
+        whole = batch(**more)
+        del whole["command"]
+        root = str(Path(__file__).resolve().parents[2])
+        return {**whole, "python": "tests.soak.job:warm", "env": {**whole["env"], "PYTHONPATH": root}}
+
     def stream(**more: Any) -> dict[str, Any]:
         return {"command": [sys.executable, "-B", job, "stream"], "env": {"SOAK": str(folder)}, **more}
 
@@ -31,9 +38,9 @@ def document(namespace: str, folder: Path, deploy: int = 0) -> dict[str, Any]:
         "namespace": namespace,
         "operators": {
             "sink": {"streaming": stream(), "start": [{"signal": "load.item"}, {"signal": "load.done"}]},
-            "each": {"batch": batch(), "start": {"signal": "load.each"}},
+            "each": {"batch": warm(), "start": {"signal": "load.each"}},
             "counted": {"batch": batch(), "start": {"signal": "load.item", "count": PORTION}},
-            "both": {"batch": batch(), "start": {"all": [{"signal": "load.a"}, {"signal": "load.b"}]}},
+            "both": {"batch": warm(), "start": {"all": [{"signal": "load.a"}, {"signal": "load.b"}]}},
             "picky": {"batch": batch(), "start": {"signal": "load.picky", "eq": 1}},
             "stubborn": {"batch": batch(timeout="1s", grace="200ms", retries=0), "start": {"signal": "load.stubborn"}},
             "after": {"batch": batch(on_busy="merge"), "start": {"signal": f"run.{WORKFLOW}.both.succeeded"}},

@@ -1,4 +1,4 @@
-"""What the soak's runs execute: `python job.py batch|stream`. Writes down that it ran, when, and under which grant.
+"""What the soak's runs execute: `python job.py batch|stream`, or `warm` in here. Writes down that it ran, when, and under which grant.
 
 SOAK        the folder: jobs.jsonl gets a line at start and end, forced to the disk; beats/ a file with when a process was last alive
 locks/      a file for each (operator, subject) whose runs may not overlap, locked while a run lives: who cannot have it has met another
@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -104,12 +105,20 @@ def stream() -> int:
     return 0
 
 
-if __name__ == "__main__":
+def do(work: Callable[[], int]) -> int:
     note("start")
     if ABOUT["operator"] != "front":  # of which two may live while one takes over
         lock()
-    work = stubborn if ABOUT["operator"] == "stubborn" else batch if sys.argv[1] == "batch" else stream
     exit_code = work()
     note("end", code=exit_code)
     sys.stdout.flush()
-    os._exit(exit_code)
+    return exit_code
+
+
+def warm() -> None:
+    """As `python job.py batch`, called by a child of the fork server."""
+    sys.exit(do(batch))
+
+
+if __name__ == "__main__":
+    os._exit(do(stubborn if ABOUT["operator"] == "stubborn" else batch if sys.argv[1] == "batch" else stream))

@@ -14,11 +14,11 @@ CLOCKS = ("c0", "c1")
 EMITTERS = ("e0", "e1", "e2")
 SLOTS = (*WORKERS, *RUNNERS, *CLOCKS, *EMITTERS)
 
-# How often each kind comes, relative to the others.
+# How often each kind comes, relative to the others. forks: the fork server of a runner.
 WEIGHTS = {
     "kill": 22, "kill job": 12, "kill guard": 5, "kill backend": 4, "freeze": 14, "freeze job": 3, "freeze guard": 2,
     "freeze backend": 3, "crash postgres": 4, "cut": 8, "stall": 7, "refuse": 5, "mute": 8, "terminate": 5, "terminate all": 2,
-    "end": 5, "failpoint": 18, "deploy": 3,
+    "end": 5, "failpoint": 20, "deploy": 3, "kill forks": 5, "freeze forks": 2,
 }  # fmt: skip
 LONGEST_STALL = 4.0  # seconds of a network that says nothing
 APART = 3.0  # seconds between a guard's fault and the freezing of its runner: both at once is more than the guard is a guard against
@@ -50,9 +50,9 @@ def _one(dice: random.Random, at: float, kind: str, lease: float) -> Fault:
             return Fault(at, kind, dice.choice((*WORKERS, *RUNNERS, *RUNNERS, *CLOCKS, *EMITTERS)), amount=amount)
         case "freeze":
             return Fault(at, kind, dice.choice((*WORKERS, *RUNNERS, *CLOCKS)), amount=lease * (0.2 + 2.3 * amount))
-        case "kill guard":
+        case "kill guard" | "kill forks":
             return Fault(at, kind, dice.choice(RUNNERS))
-        case "freeze guard" | "freeze job" | "freeze backend":
+        case "freeze guard" | "freeze forks" | "freeze job" | "freeze backend":
             return Fault(at, kind, dice.choice(RUNNERS), dice.choice(SLOTS), amount=0.2 + 2 * amount)
         case "cut" | "stall" | "refuse" | "mute":
             return Fault(at, kind, dice.choice(SLOTS), amount=LONGEST_STALL * amount)

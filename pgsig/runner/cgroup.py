@@ -78,15 +78,26 @@ class Cell:
         return bool(self._number("memory.events", "oom_kill"))
 
     def _number(self, name: str, key: str = "") -> int | None:
-        with contextlib.suppress(OSError, ValueError):
-            for line in (self.path / name).read_text(encoding="ascii").splitlines():
-                word, _, value = line.rpartition(" ")
-                if word == key:
+        try:
+            file = os.open(f"{self.path}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            for line in os.read(file, 4096).splitlines():
+                word, _, value = line.rpartition(b" ")
+                if word == key.encode():
                     return int(value)
+        except (OSError, ValueError):
+            return None
+        finally:
+            os.close(file)
         return None
 
     def remove(self) -> None:
         """Remove it, with what a job may have made in it."""
+        with contextlib.suppress(OSError):
+            os.rmdir(self.path)  # noqa: PTH106 - for each end
+            return
         with contextlib.suppress(OSError):
             for folder, _, _ in os.walk(self.path, topdown=False):
                 os.rmdir(folder)  # noqa: PTH106 - as os.walk gives it

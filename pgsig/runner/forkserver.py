@@ -12,9 +12,9 @@
 What a job leaves behind becomes the server's own child: while it has none but those that it has forked, nothing is left of any job that
 ended.
 
-An order is JSON: the target, the whole environment, the folder; and the file for the output. A child that takes one becomes
-what `call.py` is in an interpreter of its own. One whose socket closes first ends. Ended children stay unreaped until the
-runner has looked after what they left: until then their number is nobody else's.
+An order is the target, the folder, and NAME=value for the whole environment, with a NUL between each; and the file for the output. A
+child that takes one becomes what `call.py` is in an interpreter of its own. One whose socket closes first ends. Ended children stay
+unreaped until the runner has looked after what they left: until then their number is nobody else's.
 
 Started by its path, as `call.py` is, with the environment that every job of this runner has, and without a PYTHONPATH.
 """
@@ -64,7 +64,7 @@ class Child:
         """Whether there is one, within `wait` seconds."""
         return bool(select.select([self.channel], [], [], wait)[0])
 
-    def order(self) -> dict[str, Any]:
+    def order(self) -> bytes:
         """Wait for an order, with standard output and error in place. Does not return where none comes."""
         size, about, _, _ = self.channel.recvmsg_into([ORDER], ONE_FILE)
         if not size:
@@ -73,8 +73,7 @@ class Child:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.close(output)
-        found: dict[str, Any] = json.loads(ORDER[:size])
-        return found
+        return bytes(ORDER[:size])
 
     def call(self, target: str, known: Mapping[str, ModuleType]) -> None:
         """Do the job, and end as an interpreter would: here, or by raising what the job has raised. known: the server's modules."""
@@ -134,7 +133,7 @@ class Server:
                     number = {b"fork": 1, b"owed": 1, b"now": self.owed}[word]
                     self.owed -= 0 if word == b"fork" else number
                     for _ in range(number):
-                        child = self.fork(early=word != b"fork")
+                        child = self.fork(early=word == b"owed")
                         if child is not None:
                             return child
                 elif word == b"reap" and self.strays():
@@ -170,14 +169,17 @@ class Server:
 
     def enter_cell(self) -> bool:
         """Enter a cgroup of its own, by the process id. False: there can be none."""
-        cell = f"{self.cells}/{os.getpid()}"
         if not self.cells:
             return False
+        cell = f"{self.cells}/{os.getpid()}"
         try:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(cell)
-            with open(f"{cell}/cgroup.procs", "wb", 0) as file:  # noqa: PTH123 - in every start
-                file.write(b"0")
+            file = os.open(f"{cell}/cgroup.procs", os.O_WRONLY)
+            try:
+                os.write(file, b"0")
+            finally:
+                os.close(file)
         except OSError:
             return False
         return True
@@ -207,19 +209,19 @@ class Server:
             self.line.send(b"end %d" % number)
 
 
-def dress(order: dict[str, Any], server: Server) -> str:
+def dress(order: bytes, server: Server, *, shown: bool = True) -> str:
     """Make of this process what a new interpreter would have been, as far as a job can see it. Returns the target."""
-    environment: dict[str, str] = order["env"]
-    target: str = order["target"]
+    target, cwd, *pairs = order.decode("utf-8", "surrogateescape").split("\0")
+    environment = {name: value for name, _, value in [pair.partition("=") for pair in pairs]}
     call = os.path.join(HERE, "call.py")
     for name in server.own.keys() - environment.keys():
         del os.environ[name]
     for name, value in environment.items():
         if server.own.get(name) != value:
             os.environ[name] = value
-    server.shown.overwrite([sys.executable, call, target] if order.get("shown", True) else sys.orig_argv, environment)
+    server.shown.overwrite([sys.executable, call, target] if shown else sys.orig_argv, environment)
     time.tzset()
-    os.chdir(order["cwd"])
+    os.chdir(cwd)
     given = environment.get("PYTHONPATH")
     own = [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []  # "" is the folder itself
     sys.path[:] = list(dict.fromkeys([*own, *server.path]))
@@ -238,8 +240,10 @@ def rehearse(server: Server) -> None:
     """Do once what an order will need: the pages that this writes to are the child's own by then, and nobody waits for them."""
     from pgsig.runner import call
 
-    order = {"target": "pgsig.runner.forkserver:nothing", "env": server.own, "cwd": os.getcwd(), "shown": False}
-    call.main(dress(json.loads(json.dumps(order)), server))
+    order = "\0".join(
+        ["pgsig.runner.forkserver:nothing", os.getcwd(), *(f"{name}={value}" for name, value in server.own.items())]
+    )
+    call.main(dress(order.encode("utf-8", "surrogateescape"), server, shown=False))
 
 
 def nothing() -> None:

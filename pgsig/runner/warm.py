@@ -94,7 +94,10 @@ class Pool:
 
     def start(self, target: str, environment: Mapping[str, str], cwd: str, output: int) -> WarmChild | None:
         """Call a target. output: a file descriptor. None: it has not begun, and must start cold."""
-        order = json.dumps({"target": target, "env": environment, "cwd": cwd}).encode()
+        parts = [target, cwd, *(f"{name}={value}" for name, value in environment.items())]
+        if any("\0" in part for part in parts) or any("=" in name for name in environment):
+            return None
+        order = "\0".join(parts).encode("utf-8", "surrogateescape")
         while child := self._next():
             if child.take(order, output):
                 return child

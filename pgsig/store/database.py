@@ -24,7 +24,14 @@ PATIENCE = {
     "connect_timeout": "10", "keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3",
     "tcp_user_timeout": "10000",
 }  # fmt: skip
-SERVER_PATIENCE = "-c client_connection_check_interval=1000 -c idle_in_transaction_session_timeout=15000"
+SERVER_PATIENCE = " ".join(
+    f"-c {name}={value}"
+    for name, value in {
+        "client_connection_check_interval": 1000, "idle_in_transaction_session_timeout": 15000,
+        # The server's end of the wire. Both: keepalives do not see an answer that nobody takes.
+        "tcp_keepalives_idle": 5, "tcp_keepalives_interval": 2, "tcp_keepalives_count": 3, "tcp_user_timeout": 10000,
+    }.items()
+)  # fmt: skip
 
 
 @contextmanager

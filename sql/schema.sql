@@ -16,7 +16,7 @@ TABLE pgsig.signals (
     source     text NOT NULL DEFAULT SESSION_USER  -- who says so; by default the database user
     event_id   text  -- your own id of the event: the same (namespace, source, event_id) is stored once
     run_id     bigint  -- the run that emitted it
-    emitted_at timestamp with time zone NOT NULL DEFAULT  CASE WHEN (current_setting('pgsig.bell'::text, true) = 'off'::text) THEN clock_timestamp() WHEN pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN clock_timestamp() WHEN (pg_notify('pgsig_signals'::text, ''::text) IS NOT NULL) THEN clock_timestamp() ELSE clock_timestamp() END  -- database time of the insert; getting it rings, if all workers sleep
+    emitted_at timestamp with time zone NOT NULL DEFAULT  CASE WHEN (current_setting('pgsig.bell'::text, true) = 'off'::text) THEN clock_timestamp() WHEN pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN clock_timestamp() WHEN (pg_notification_queue_usage() >= (0.9)::double precision) THEN clock_timestamp() WHEN (pg_notify('pgsig_signals'::text, ''::text) IS NOT NULL) THEN clock_timestamp() ELSE clock_timestamp() END  -- database time of the insert; getting it rings, if all workers sleep
     kind       text NOT NULL DEFAULT 'user'::text  -- user, or what pgsig itself wrote: state, tick, manual, timer
     depth      smallint NOT NULL DEFAULT 0  -- length of the causal chain that led here; 0: from outside
     lane       smallint NOT NULL GENERATED ALWAYS AS (((hashtextextended(namespace, (0)::bigint) & (3)::bigint))::smallint) STORED  -- signals of a namespace share a lane and are evaluated in order
@@ -645,6 +645,7 @@ FUNCTION pgsig_private.moment_text(timestamp with time zone) RETURNS text
 FUNCTION pgsig_private.needed_signals() RETURNS SETOF bigint
 FUNCTION pgsig_private.note_timeline(interval) RETURNS pgsig_private.timeline
 FUNCTION pgsig_private.note_trigger(bigint,text,jsonb,text,text) RETURNS bigint
+FUNCTION pgsig_private.notify(text) RETURNS void
 FUNCTION pgsig_private.number_text(jsonb) RETURNS text
 FUNCTION pgsig_private.numbered(jsonb,text,integer) RETURNS record
 FUNCTION pgsig_private.numbers_below(jsonb) RETURNS SETOF text

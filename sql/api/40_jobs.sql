@@ -1,6 +1,16 @@
 -- JOBS: claim, report, lease. A runner holds a lease; each grant of a run carries an epoch, and a report with an old epoch changes nothing.
 -- Every function that changes a run locks its instance first, then the run, last a limit's key. All times are the database's.
 
+-- Say "look now", unless the server's queue of notifications is about to be full, because some session of this cluster listens in a transaction
+-- that does not end: with a full one, every commit that has a NOTIFY in it fails. Then the polls find what there is.
+CREATE OR REPLACE FUNCTION pgsig_private.notify(p_channel text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF pg_notification_queue_usage() < 0.9 THEN
+        PERFORM pg_notify(p_channel, '');
+    END IF;
+END $$;
+
 -- The published state machine. Illegal moves are impossible, whoever tries.
 CREATE OR REPLACE FUNCTION pgsig_private.check_move() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -44,7 +54,7 @@ BEGIN
         EXIT WHEN v_busy >= v_next.slots;
         UPDATE pgsig_private.run SET claimable_at = clock_timestamp() WHERE id = v_next.id;
         v_busy := v_busy + 1;
-        PERFORM pg_notify('pgsig_runs', '');
+        PERFORM pgsig_private.notify('pgsig_runs');
     END LOOP;
 END $$;
 
@@ -108,7 +118,7 @@ BEGIN
               FROM pgsig_private.run b WHERE b.limit_key = p_key AND b.blocked) next
      WHERE r.id = next.id AND r.blocked AND v_alive + next.place <= next.limit_most;
     IF FOUND THEN
-        PERFORM pg_notify('pgsig_runs', '');
+        PERFORM pgsig_private.notify('pgsig_runs');
     END IF;
 END $$;
 
@@ -126,7 +136,7 @@ BEGIN
         INSERT INTO pgsig_private.pool AS p (name, most) VALUES (limit_pool.pool, limit_pool.most)
         ON CONFLICT (name) DO UPDATE SET most = excluded.most, changed_at = clock_timestamp();
     END IF;
-    PERFORM pg_notify('pgsig_runs', '');
+    PERFORM pgsig_private.notify('pgsig_runs');
 END $$;
 COMMENT ON FUNCTION pgsig.limit_pool IS 'Limit how many runs of a pool are alive at once; NULL for no limit. What is alive goes on.';
 
@@ -249,7 +259,7 @@ BEGIN
         END IF;
     END LOOP;
     IF v_again THEN  -- a lock was held for a moment: look again soon
-        PERFORM pg_notify('pgsig_runs', '');
+        PERFORM pgsig_private.notify('pgsig_runs');
     END IF;
     IF v_taken = '{}' THEN
         RETURN;
@@ -410,7 +420,7 @@ BEGIN
      ORDER BY m.place;
     IF EXISTS (SELECT FROM jsonb_to_recordset(v_moved) AS m(state text, pool text)
                 WHERE m.state = 'retrying' OR (m.state <> 'running' AND EXISTS (SELECT FROM pgsig_private.pool p WHERE p.name = m.pool))) THEN
-        PERFORM pg_notify('pgsig_runs', '');
+        PERFORM pgsig_private.notify('pgsig_runs');
     END IF;
     FOR v_one IN
         SELECT DISTINCT m.limit_key FROM jsonb_to_recordset(v_moved) AS m(state text, limit_key text)

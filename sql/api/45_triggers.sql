@@ -153,7 +153,7 @@ BEGIN
         PERFORM pgsig_private.refuse(ARRAY[format('PS204 /mode: "%s" is not a way to pause (use hold, collapse or drop)', left(pause_trigger.mode, 60))]);
     END IF;
     UPDATE pgsig_private.trigger t SET paused = pause_trigger.mode, paused_at = coalesce(t.paused_at, pgsig_private.trigger_now()) WHERE t.id = v_trigger.id;
-    PERFORM pg_notify('pgsig_definitions', '');
+    PERFORM pgsig_private.notify('pgsig_definitions');
     RETURN pgsig_private.note_trigger(v_trigger.id, 'PAUSE_TRIGGER', jsonb_build_object('mode', pause_trigger.mode), pause_trigger.reason, pause_trigger.source);
 END $$;
 COMMENT ON FUNCTION pgsig.pause_trigger IS
@@ -173,7 +173,7 @@ BEGIN
     RETURNING b.id INTO v_id;
     INSERT INTO pgsig_private.backfill_time (backfill_id, due_at) SELECT v_id, d FROM unnest(p_dues) d;
     PERFORM pgsig_private.note_trigger(p_trigger, 'BACKFILL', jsonb_build_object('backfill', v_id, 'times', cardinality(p_dues), 'most', p_most), p_reason, p_source);
-    PERFORM pg_notify('pgsig_definitions', '');
+    PERFORM pgsig_private.notify('pgsig_definitions');
     RETURN v_id;
 END $$;
 

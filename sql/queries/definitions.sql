@@ -112,7 +112,7 @@ SELECT 'manual', %(namespace)s, 'manual.' || %(workflow)s || '.' || n,
 
 -- name: announce_definitions
 WITH moved AS (UPDATE pgsig_private.lane SET revision = revision + 1 WHERE lane = %(lane)s)
-SELECT pg_notify('pgsig_definitions', '')
+SELECT pgsig_private.notify('pgsig_definitions')
 
 -- name: catalog
 -- Every operator in force with its rules.

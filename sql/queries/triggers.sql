@@ -32,7 +32,7 @@ UPDATE pgsig_private.trigger t SET paused = NULL, paused_at = NULL WHERE t.id = 
 SELECT pgsig_private.note_trigger(%(id)s, %(word)s, %(more)s::jsonb, %(reason)s, %(source)s) AS id
 
 -- name: announce_triggers
-SELECT pg_notify('pgsig_definitions', '')
+SELECT pgsig_private.notify('pgsig_definitions')
 
 -- name: fire_trigger
 SELECT pgsig.fire(%(operator)s, %(trigger)s, %(params)s::jsonb, %(reason)s, %(namespace)s, %(source)s) AS id

@@ -8,7 +8,7 @@ import secrets
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -102,25 +102,34 @@ def acted(connection: Connection, numbers: Iterable[int]) -> list[int]:
     return [row[0] for row in rows]
 
 
-def backends(connection: Connection, pid: int) -> list[int]:
-    """The server's processes for a process that has said its name, at rest."""
-    rows = connection.execute(
-        "SELECT a.pid FROM pg_stat_activity a JOIN pgsig_private.process p ON a.application_name LIKE 'pgsig %%' || p.name || '%%'"
-        " WHERE p.pid = %s AND a.state = 'idle'",
-        [pid],
-    ).fetchall()
-    return [row[0] for row in rows]
-
-
 @contextmanager
-def frozen(pids: Sequence[int]) -> Iterator[None]:
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+def frozen(connection: Connection, pid: int) -> Iterator[None]:
+    """The server's processes for one of ours, all of them, caught at rest: one that works may hold what the whole server waits for."""
+    statement = (
+        "SELECT a.pid, a.state FROM pg_stat_activity a JOIN pgsig_private.process p ON a.application_name ~ ('\\m' || p.name || '\\M')"
+        " WHERE p.pid = %s AND p.ended_at IS NULL ORDER BY a.pid"
+    )
+    caught: list[int] = []
+
+    def stop() -> bool:
+        found = connection.execute(statement, [pid]).fetchall()
+        for each, _ in found:
+            os.kill(each, signal.SIGSTOP)
+        caught[:] = [each for each, _ in found]
+        if len(found) > 1 and connection.execute(statement, [pid]).fetchall() == [(each, "idle") for each in caught]:
+            return True
+        thaw()
+        return False
+
+    def thaw() -> None:
+        for each in caught:
+            os.kill(each, signal.SIGCONT)
+
+    wait_for(stop, about="its sessions to rest")
     try:
         yield
     finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
+        thaw()
 
 
 def test_a_backend_that_stays_frozen_holds_up_nobody_else(server: EmbeddedPostgres, loaded: Connection) -> None:
@@ -128,8 +137,7 @@ def test_a_backend_that_stays_frozen_holds_up_nobody_else(server: EmbeddedPostgr
     with workers(server.dsn(), poll_seconds=0.2) as (first,):
         before = emit(loaded)
         wait_for(lambda: acted(loaded, [before]) == [1])
-        pids = wait_for(lambda: backends(loaded, first.process.pid), about="its sessions")
-        with frozen(pids), workers(server.dsn(), poll_seconds=0.2):
+        with frozen(loaded, first.process.pid), workers(server.dsn(), poll_seconds=0.2):
             numbers = [emit(loaded) for _ in range(20)]
             wait_for(lambda: acted(loaded, numbers) == [1] * 20, 20, about="the actions")
         later = emit(loaded)
@@ -148,8 +156,8 @@ def test_a_runner_whose_backend_stays_frozen_loses_its_jobs_with_its_lease(
         number = do.start(loaded, do.operator(loaded, "streaming", "streaming", command=["sh", "-c", script]))
         do.wait_state(loaded, number, "running")
         wait_for(lambda: file.exists() and "begin" in file.read_text())
-        pids = wait_for(lambda: backends(loaded, first.pid), about="its sessions")
-        with frozen(pids), do.running(do.settings(server.dsn(), tmp_path / "second", lease_seconds=2.0), "second"):
+        second = do.settings(server.dsn(), tmp_path / "second", lease_seconds=2.0)
+        with frozen(loaded, first.pid), do.running(second, "second"):
             do.wait_state(loaded, number, "running", attempt=2, timeout=20)
             wait_for(lambda: len(file.read_text().splitlines()) > 1, 20, about="the job to begin again")
             assert [line.split()[0] for line in file.read_text().splitlines()] == ["begin", "begin"]

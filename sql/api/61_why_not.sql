@@ -41,6 +41,7 @@ DECLARE
     v_because text;
     v_ended   record;
     v_words   text;
+    v_value   text;
 BEGIN
     SELECT s.id, p_rule."by" = 'none' OR CASE p_rule."by" WHEN 'subject' THEN s.subject ELSE
                coalesce(jsonb_path_query_first(s.value, CASE WHEN p_rule."by" LIKE '$%' THEN p_rule."by" END::jsonpath, '{}', true) #>> '{}', '') END IN (p_instance, '') INTO v_id, v_here
@@ -76,8 +77,9 @@ BEGIN
         WHEN 'held' THEN 'held until the operator is resumed'
         WHEN 'consumed' THEN format('used by action %s', v_ended.action_id)
         ELSE concat_ws(', ', v_because, v_ended.detail) END;
+    v_value := left(v_signal.value::text, 100) || CASE WHEN length(v_signal.value::text) > 100 THEN '…' ELSE '' END;
     RETURN jsonb_build_object('id', v_signal.id, 'at', v_signal.emitted_at, 'key', v_signal.key, 'subject', v_signal.subject, 'because', v_because, 'words', v_words,
-        'value', left(v_signal.value::text, 100), 'text', format('last seen: %s in signal %s at %s%s: %s', left(v_signal.value::text, 100), v_signal.id,
+        'value', v_value, 'text', format('last seen: %s in signal %s at %s%s: %s', v_value, v_signal.id,
             pgsig_private.moment_text(v_signal.emitted_at), CASE WHEN strpos(p_leaf->>'key', '*') > 0 THEN ', ' || v_signal.key ELSE '' END, v_words));
 END $$;
 

@@ -300,6 +300,14 @@ def test_one_text_for_all(shop: Workshop) -> None:
     assert "last: never" in text
 
 
+def test_a_long_value_that_was_seen_is_cut_and_says_so(shop: Workshop) -> None:
+    shop.apply(op={"signal": "a", "eq": 5})
+    for value, shown in (("x" * 200, '"' + "x" * 99 + "…"), ("x" * 98, '"' + "x" * 98 + '"')):
+        shop.emit("a", value)
+        shop.evaluate()
+        assert f"last seen: {shown} in signal" in shop.call("SELECT pgsig.why('w.op')")
+
+
 def test_an_unknown_operator_is_refused(shop: Workshop) -> None:
     with pytest.raises(NotFound, match="PS201"):
         why(shop.connection, "w.nothing")

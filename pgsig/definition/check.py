@@ -14,7 +14,7 @@ from pgsig.condition import Node, Tick, leaves
 from pgsig.condition.parse import STATES
 from pgsig.definition.accepts import unfit
 from pgsig.definition.reading import DEEPEST, MOST_NODES, escape
-from pgsig.definition.spec import Wrong
+from pgsig.definition.values import Wrong
 from pgsig.model import Json, Kind
 
 

@@ -19,7 +19,7 @@ from pgsig import condition
 from pgsig.definition import check, loops, never, options, reading, spec
 from pgsig.definition.check import PlacedRule
 from pgsig.definition.reading import Source, escape
-from pgsig.definition.spec import Wrong
+from pgsig.definition.values import NAME, Wrong, problems_of
 from pgsig.errors import InvalidInput, Problem
 from pgsig.model import Action, Json, Kind
 
@@ -102,7 +102,7 @@ def parse(document: Json, source: Source | None = None) -> Definition:
 
 
 def _parse(document: Json, source: Source, problems: list[Problem]) -> Definition | None:
-    wrong = spec.problems_of(problems)
+    wrong = problems_of(problems)
     if not isinstance(document, dict):
         wrong("", "a definition is an object with workflow and operators")
         return None
@@ -251,7 +251,7 @@ def _description(body: dict[str, Any], where: str, kept: dict[str, Any], wrong: 
 
 
 def _name(value: Json, where: str, what: str, wrong: Wrong) -> Json:
-    if not isinstance(value, str) or not spec.NAME.fullmatch(value):
+    if not isinstance(value, str) or not NAME.fullmatch(value):
         said = f'"{value}" does not name {what}' if value is not None else f"{what} needs a name"
         wrong(where, said, "a lower-case letter, then up to 62 of a-z 0-9 _ -", "PS529")
     return value

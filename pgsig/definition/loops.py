@@ -14,7 +14,7 @@ from pgsig.condition import Absent, Debounce, Leaf, Node, Not, Tick, Window, is_
 from pgsig.condition.parse import STATES
 from pgsig.condition.pattern import matches
 from pgsig.definition.check import PlacedRule
-from pgsig.definition.spec import Wrong
+from pgsig.definition.values import Wrong
 
 STARTING = ("start", "restart")
 

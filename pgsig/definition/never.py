@@ -21,7 +21,7 @@ from pgsig.condition import duration as durations
 from pgsig.condition.calendar import DAY
 from pgsig.condition.dump import digest
 from pgsig.definition.check import PlacedRule
-from pgsig.definition.spec import Wrong
+from pgsig.definition.values import Wrong
 from pgsig.model import Json
 
 CODE = "PS514"

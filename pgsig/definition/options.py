@@ -12,7 +12,7 @@ import difflib
 from typing import Any
 
 from pgsig.condition import duration
-from pgsig.definition.spec import Wrong
+from pgsig.definition.values import Wrong
 from pgsig.model import Action, Json
 
 KEYS = ("by", "max", "then", "shadow")

@@ -18,7 +18,10 @@ from pgsig.definition.accepts import NAME as PARAMETER
 from pgsig.definition.accepts import TYPES
 from pgsig.definition.document import ACTIONS, MOST_OPERATORS, MOST_RULES
 from pgsig.definition.options import THEN
-from pgsig.definition.spec import COMMON, FIELDS, LIVE, NAME, READY, TARGET, VARIABLE
+from pgsig.definition.probes import LIVE, READY
+from pgsig.definition.programs import TARGET, VARIABLE
+from pgsig.definition.spec import COMMON, FIELDS
+from pgsig.definition.values import NAME
 from pgsig.model import Kind
 
 FILE = Path(__file__).with_name("schema.json")

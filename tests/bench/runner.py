@@ -5,8 +5,9 @@ commit, the notification, the claim with its commit, the run's folder, the fork.
 Command: from when the runner's supervisor takes the grant, before the run's folder is made, until the program's first act; against Popen of
 the same command line with the same environment, a session and an output file by this process, until the same act, which prints the time.
 Short jobs: runs of a callable that does nothing stand in line, each a START of its own instance; from the first claim to the last end, as
-the database has them. Each is a process, with environment, log, state signals and exit code. Peers drain as many no-ops at their own best
-settings: they call a function in their worker's process.
+the database has them. Each is a process, with environment, log, state signals and exit code. Once as above, once with capacity 64 and
+PGSIG_PRELOAD. Beside it fork, exit and wait alone, two at a time: the limit of a process for each. Peers drain as many no-ops at their own
+best settings: they call a function in their worker's process.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from tests.bench import peers, runner_chain
 from tests.bench.report import Report, percentile
 from tests.bench.server import Connection, Server, connect
 
-CAPACITY = 16
+PLAIN = {"PGSIG_CAPACITY": "16"}
+WIDE = {"PGSIG_CAPACITY": "64", "PGSIG_PRELOAD": "tests.bench.runner_job"}
 
 
 def measure(server: Server, report: Report, *, rounds: int, starts: int, jobs: int) -> None:
@@ -41,14 +43,17 @@ def measure(server: Server, report: Report, *, rounds: int, starts: int, jobs: i
             _starts(report, c, folder, rounds, starts)
             _commands(report, c, folder, rounds, starts)
             runner_chain.measure(report, address, folder, rounds=rounds, chains=starts, rest=_rest)
-            _short(report, c, rounds, jobs)
+            plain = _short(c, rounds, jobs)
+        with server.database() as address, connect(address) as c, _runner(address, folder, WIDE):
+            wide = _short(c, rounds, jobs)
+    _report_short(report, plain, wide, [_bare_forks(jobs) for _ in range(rounds)], jobs)
 
 
 @contextlib.contextmanager
-def _runner(address: str, folder: Path) -> Iterator[None]:
+def _runner(address: str, folder: Path, given: Mapping[str, str] = PLAIN) -> Iterator[None]:
     env = {
         **os.environ, "PYTHONPATH": str(do.ROOT), "DATABASE_URL": address, "PGSIG_SPOOL": str(folder / "spool"),
-        "PGSIG_CAPACITY": str(CAPACITY), "GRANTS": str(folder / "grants"),
+        "GRANTS": str(folder / "grants"), **given,
     }  # fmt: skip
     process = subprocess.Popen([sys.executable, "-m", "tests.bench.runner_process"], env=env)
     try:
@@ -171,13 +176,17 @@ def _bare(line: list[str], output: Path) -> float:
     return float(output.read_text()) - begin
 
 
-def _short(report: Report, c: Connection, rounds: int, jobs: int) -> None:
-    ours, bare = [], []
-    for number in range(rounds):
-        bare.append(_bare_forks(jobs))
-        ours.append(_drain(c, do.operator(c, f"nothing{number}", python="tests.bench.runner_job:nothing"), jobs))
+def _short(c: Connection, rounds: int, jobs: int) -> list[float]:
+    target = "tests.bench.runner_job:nothing"
+    _drain(c, do.operator(c, "warm-up", python=target), 50)
+    return [_drain(c, do.operator(c, f"nothing{number}", python=target), jobs) for number in range(rounds)]
+
+
+def _report_short(report: Report, plain: list[float], wide: list[float], bare: list[float], jobs: int) -> None:
+    name = f"{jobs:,} short jobs, pgsig: a warm process for each"
     least = report.figure("fork, exit, wait, with the fork server's modules, two at a time", bare, "a second")
-    found = report.figure(f"{jobs:,} short jobs, pgsig: a warm process for each", ours, "jobs/s")
+    report.figure(f"{name}, capacity 16, which imports its module", plain, "jobs/s")
+    found = report.figure(f"{name}, capacity 64, its module preloaded", wide, "jobs/s")
     report.ratio(f"{jobs:,} short jobs, a warm process for each, in a second", found, "≥ 500", "jobs")
     report.ratio("short jobs / bare fork, exit, wait: the limit of a process for each", found / least)
 

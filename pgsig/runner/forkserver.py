@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pgsig.runner.linux import Shown
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+CALL = os.path.join(HERE, "call.py")
 LARGEST_ORDER = 1 << 20
 ORDER = bytearray(LARGEST_ORDER)  # where a child reads its order to: what is not written to is nowhere
 ONE_FILE = socket.CMSG_SPACE(4)
@@ -213,14 +214,14 @@ def dress(order: bytes, server: Server, *, shown: bool = True) -> str:
     """Make of this process what a new interpreter would have been, as far as a job can see it. Returns the target."""
     target, cwd, *pairs = order.decode("utf-8", "surrogateescape").split("\0")
     environment = {name: value for name, _, value in [pair.partition("=") for pair in pairs]}
-    call = os.path.join(HERE, "call.py")
     for name in server.own.keys() - environment.keys():
         del os.environ[name]
     for name, value in environment.items():
         if server.own.get(name) != value:
             os.environ[name] = value
-    server.shown.overwrite([sys.executable, call, target] if shown else sys.orig_argv, environment)
-    time.tzset()
+    server.shown.overwrite([sys.executable, CALL, target] if shown else sys.orig_argv, environment)
+    if environment.get("TZ") != server.own.get("TZ"):
+        time.tzset()
     os.chdir(cwd)
     given = environment.get("PYTHONPATH")
     own = [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []  # "" is the folder itself
@@ -228,7 +229,7 @@ def dress(order: bytes, server: Server, *, shown: bool = True) -> str:
     for entry in [entry for entry in sys.path_importer_cache if entry not in server.path]:
         del sys.path_importer_cache[entry]
     # A process that multiprocessing spawns runs this file again, under another name.
-    sys.modules["__main__"].__file__ = call
+    sys.modules["__main__"].__file__ = CALL
     random = sys.modules.get("numpy.random")
     if random is not None:  # Python's own generator is seeded anew by a fork, this one is not
         random.seed()
@@ -254,6 +255,10 @@ def _forget_other(package: str) -> None:
     """A job's module may have the name of one that was imported for the server: the job's own is meant."""
     known = sys.modules.get(package)
     if known is None or package == "pgsig":
+        return
+    # A search touches a hundred pages: where the folder itself is the one that it came from, there is nothing to search for.
+    root = os.path.dirname(getattr(known, "__file__", None) or "")
+    if (os.path.dirname(root) if hasattr(known, "__path__") else root) == os.getcwd():
         return
     import importlib.machinery
 

@@ -82,7 +82,7 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     "clock": (
         "a clock",
         lambda s, r: clock.measure(s, r, seconds=12, many=10_000, changes=10),
-        lambda s, r: clock.measure(s, r, seconds=300, many=10_000, changes=50),
+        lambda s, r: clock.measure(s, r, seconds=200, many=10_000, changes=50),
     ),
     "model": (
         "the model of docs/scaling.md",

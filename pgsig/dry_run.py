@@ -13,6 +13,7 @@ from pgsig.engine import Engine
 from pgsig.store import signals
 from pgsig.store.database import Connection, query, translated
 from pgsig.store.reading import Row, rows
+from pgsig.store.wire import wire
 
 RUN = re.compile(r"\brun (\d+)")
 
@@ -30,6 +31,7 @@ def what_if(connection: Connection, order: Callable[[], object]) -> list[Row]:
         catalog = engine.definitions({})
         if matches := match(catalog, written):
             engine.evaluate(catalog, matches, {}, {})
+            wire(connection).finish()
         found = rows(connection, "actions_by", causes=[signal.id for signal in written])
     # The runs that it would make have numbers that nobody will see again.
     made = {action["new_run"] for action in found}

@@ -23,7 +23,8 @@ from pgsig.decide.plan import Effects, Order, carry_out, runs_wanted
 from pgsig.failpoints import reached
 from pgsig.model import Json, Outcome
 from pgsig.store import definitions, signals
-from pgsig.store.database import Connection, one_way
+from pgsig.store.database import Connection
+from pgsig.store.wire import wire
 
 PART = 250  # actions that are written at once
 
@@ -54,7 +55,7 @@ class Engine:
         others go on. Not to be used with a limit above 1. poison: those that are put aside for every interested rule.
         """
         self.at_work = []
-        with one_way(self.connection):
+        with wire(self.connection).transaction("take", "lock_instances", "record"):
             taken = signals.take(self.connection, limit)
             if not taken.signals:
                 return Step()

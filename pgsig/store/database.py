@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import psycopg
-from psycopg import pq
 
 from pgsig.errors import Conflict, InvalidInput, NotFound, PgsigError, Problem, Unavailable
 from pgsig.paths import room
@@ -75,24 +74,6 @@ def behind_a_pooler(connection: Connection) -> bool:
     """Whether somebody answers on behalf of the server: then the process id that we were greeted with is not the one that answers."""
     row = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
     return row is not None and row[0] != connection.info.backend_pid
-
-
-@contextmanager
-def one_way(connection: Connection) -> Iterator[None]:
-    """A transaction in pipeline mode whose BEGIN travels with its first statement and whose COMMIT travels with its last.
-
-    psycopg's own `with connection.pipeline(), connection.transaction()` waits for each of the two by itself: two journeys more.
-    """
-    try:
-        with connection.pipeline():
-            connection.execute(b"BEGIN")
-            yield
-            connection.execute(b"COMMIT")
-    except BaseException:
-        # What failed has taken the COMMIT behind it along; the transaction is still open, unless the connection is gone.
-        if connection.info.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
-            connection.rollback()
-        raise
 
 
 class Database:

@@ -11,6 +11,7 @@ from pgsig.decide.custom import StateKey, Verdict
 from pgsig.decide.decision import Needs
 from pgsig.model import Instance, Json, LiveRun, Signal, State
 from pgsig.store.database import Connection, query
+from pgsig.store.wire import array, quoted, wire
 
 
 @dataclass(slots=True)
@@ -24,7 +25,7 @@ class Taken:
 def take(connection: Connection, limit: int) -> Taken:
     """The next signals of every lane that nobody else is at. Must be the first statement of a READ COMMITTED transaction."""
     taken = Taken()
-    for row in connection.execute(query("take"), {"limit": limit}, binary=True):
+    for row in wire(connection).ask("take", limit=str(limit)):
         taken.revisions[row[11]] = row[12]
         taken.signals.append(Signal._make(row[:11]))
     return taken
@@ -108,9 +109,10 @@ def lock(
     ordered = sorted(set(keys))
     if not ordered:
         return {}, [], []
-    rows = connection.execute(query("lock_instances"), {
-        "operators": [o for o, _ in ordered], "subjects": [s for _, s in ordered], "count": count,
-    }, binary=True).fetchall()  # fmt: skip
+    rows = wire(connection).ask(
+        "lock_instances", count=str(count), operators=array([str(operator) for operator, _ in ordered]),
+        subjects=array([quoted(subject) for _, subject in ordered]),
+    )  # fmt: skip
     instances = {
         (operator_id, subject): Instance(
             operator_id, subject, generation, desired, [LiveRun(r[0], State(r[1]), r[2], r[3]) for r in runs or ()]
@@ -121,42 +123,30 @@ def lock(
 
 
 def record(connection: Connection, document: dict[str, Any]) -> None:
-    """Write a batch's rows; empty documents write nothing. Actions that one signal caused by itself, with nothing more to tell, go as
-    columns: they are most of all."""
+    """Write a batch's rows, without waiting for it; empty documents write nothing. Actions that one signal caused by itself, with nothing
+    more to tell, go as columns: they are most of all."""
     if not document:
         return
     actions = document.get("actions", ())
     plain = [row for row in actions if _is_plain(row)]
     if plain:
         document = {**document, "actions": [row for row in actions if not _is_plain(row)]}
-    connection.execute(query("record"), {
-        "document": json.dumps(document, ensure_ascii=False),
-        "ids": _numbers(plain, "id"), "operators": _numbers(plain, "operator_id"), "rules": _numbers(plain, "rule_id"),
-        "subjects": _array([_quoted(row["subject"]) for row in plain]), "actions": _array([row["action"] for row in plain]),
-        "results": _array([row["result"] for row in plain]), "versions": _numbers(plain, "version"),
-        "causes": _numbers(plain, "cause_id"), "depths": _numbers(plain, "depth"),
-        "runs": _array(["NULL" if (run := row["run_id"]) is None else str(run) for row in plain]),
-        "consumed": _array(["t" if row["consumed"] else "f" for row in plain]),
-    })  # fmt: skip
+    wire(connection).send(
+        "record", document=json.dumps(document, ensure_ascii=False),
+        ids=_numbers(plain, "id"), operators=_numbers(plain, "operator_id"), rules=_numbers(plain, "rule_id"),
+        subjects=array([quoted(row["subject"]) for row in plain]), actions=array([row["action"] for row in plain]),
+        results=array([row["result"] for row in plain]), versions=_numbers(plain, "version"), causes=_numbers(plain, "cause_id"),
+        depths=_numbers(plain, "depth"), runs=array(["NULL" if (run := row["run_id"]) is None else str(run) for row in plain]),
+        consumed=array(["t" if row["consumed"] else "f" for row in plain]),
+    )  # fmt: skip
 
 
 def _is_plain(action: Json) -> bool:
     return bool(action["explanation"] is None and action["nth"] == 0 and action["evidence"] == (action["cause_id"],))
 
 
-def _array(texts: list[str]) -> str:
-    """An array as text. psycopg's own way of writing one asks each element what it is."""
-    return "{" + ",".join(texts) + "}"
-
-
 def _numbers(rows: Sequence[Json], column: str) -> str:
-    return _array([str(row[column]) for row in rows])
-
-
-def _quoted(text: str) -> str:
-    if "\\" in text or '"' in text:
-        text = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{text}"'
+    return array([str(row[column]) for row in rows])
 
 
 def fire_timers(connection: Connection) -> float | None:

@@ -28,7 +28,7 @@ from psycopg.types.json import Jsonb
 from pgsig.runner.place import surroundings
 from tests import support_jobs as do
 from tests.bench import peers, runner_chain
-from tests.bench.report import Report, percentile
+from tests.bench.report import Report, paired, percentile
 from tests.bench.server import Connection, Server, connect
 
 PLAIN = {"PGSIG_CAPACITY": "16"}
@@ -43,10 +43,10 @@ def measure(server: Server, report: Report, *, rounds: int, starts: int, jobs: i
             _starts(report, c, folder, rounds, starts)
             _commands(report, c, folder, rounds, starts)
             runner_chain.measure(report, address, folder, rounds=rounds, chains=starts, rest=_rest)
-            plain = _short(c, rounds, jobs)
+            plain, _ = _short(c, rounds, jobs)
         with server.database() as address, connect(address) as c, _runner(address, folder, WIDE):
-            wide = _short(c, rounds, jobs)
-    _report_short(report, plain, wide, [_bare_forks(jobs) for _ in range(rounds)], jobs)
+            wide, bare = _short(c, rounds, jobs)
+    _report_short(report, plain, wide, bare, jobs)
 
 
 @contextlib.contextmanager
@@ -176,19 +176,24 @@ def _bare(line: list[str], output: Path) -> float:
     return float(output.read_text()) - begin
 
 
-def _short(c: Connection, rounds: int, jobs: int) -> list[float]:
+def _short(c: Connection, rounds: int, jobs: int) -> tuple[list[float], list[float]]:
+    """Jobs that end in a second, and bare forks, in turn."""
     target = "tests.bench.runner_job:nothing"
+    ours, bare = [], []
     _drain(c, do.operator(c, "warm-up", python=target), 50)
-    return [_drain(c, do.operator(c, f"nothing{number}", python=target), jobs) for number in range(rounds)]
+    for number in range(rounds):
+        bare.append(_bare_forks(jobs))
+        ours.append(_drain(c, do.operator(c, f"nothing{number}", python=target), jobs))
+    return ours, bare
 
 
 def _report_short(report: Report, plain: list[float], wide: list[float], bare: list[float], jobs: int) -> None:
     name = f"{jobs:,} short jobs, pgsig: a warm process for each"
-    least = report.figure("fork, exit, wait, with the fork server's modules, two at a time", bare, "a second")
+    report.figure("fork, exit, wait, with the fork server's modules, two at a time", bare, "a second")
     report.figure(f"{name}, capacity 16, which imports its module", plain, "jobs/s")
     found = report.figure(f"{name}, capacity 64, its module preloaded", wide, "jobs/s")
     report.ratio(f"{jobs:,} short jobs, a warm process for each, in a second", found, "≥ 500", "jobs")
-    report.ratio("short jobs / bare fork, exit, wait: the limit of a process for each", found / least)
+    report.ratio("short jobs / bare fork, exit, wait: the limit of a process for each", paired(wide, bare))
 
 
 def _bare_forks(jobs: int) -> float:

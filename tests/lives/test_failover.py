@@ -166,6 +166,8 @@ def test_a_job_of_the_lost_end_is_over_before_its_run_begins_again(pair: Pair, t
         number = do.start(connection, job)
     pair.lag()
     with do.runner_process(do.settings(pair.primary, tmp_path / "lost", lease_seconds=2.0)) as frozen:
+        with connected(pair.primary) as connection:
+            do.wait_state(connection, number, "running", timeout=30)  # its guard knows of the job by now
         wait_for(lambda: file.exists() and "begin" in file.read_text(), 30, about="the job to begin")
         frozen.send_signal(signal.SIGSTOP)
         pair.fail_over()

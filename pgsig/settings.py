@@ -18,7 +18,7 @@ class Settings:
     database_url: libpq URL or key=value string; `DATABASE_URL`, else empty, and libpq's own `PG*` variables apply.
     listen_url: a direct address for LISTEN and session locks where `database_url` goes through a pooler. Defaults to `database_url`.
     poll_seconds: how long anything waits for a NOTIFY before it looks by itself. Defaults to 1.
-    batch: signals that a worker takes in one transaction. Defaults to 500.
+    batch: signals that a worker takes in one transaction. Defaults to 1000.
     lease_seconds: how long a runner may be silent before its runs are lost. Defaults to 10.
     capacity: runs that a runner executes at the same time. Defaults to 16.
     pools: pools that a runner serves, comma-separated. Defaults to "default".
@@ -38,7 +38,7 @@ class Settings:
     database_url: str = ""
     listen_url: str = ""
     poll_seconds: float = 1.0
-    batch: int = 500
+    batch: int = 1000
     lease_seconds: float = 10.0
     capacity: int = 16
     pools: tuple[str, ...] = ("default",)

@@ -146,7 +146,7 @@ class Arena:
         env = {
             "DATABASE_URL": self.url(name), "PGSIG_LEASE_SECONDS": str(LEASE), "PGSIG_POLL_SECONDS": str(POLL),
             # Small takes make large windows, and workers that are busy for a while.
-            "PGSIG_BATCH": "4" if name in self.small else "500",
+            "PGSIG_BATCH": "4" if name in self.small else "1000",
             "PGSIG_CAPACITY": str(CAPACITY), "PGSIG_SPOOL": str(self.folder / "spool" / name), "PGSIG_FAILPOINTS": failpoints,
             "PGSIG_FAILPOINTS_LOG": str(self.folder / "failpoints.log"), "SOAK": str(self.folder), "SOAK_SLOT": name,
             "SOAK_SEED": str(self.seed), "SOAK_NAMESPACES": ",".join(self.namespaces), "SOAK_BEGIN": str(self.begin),

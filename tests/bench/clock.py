@@ -64,7 +64,8 @@ def measure(server: Server, report: Report, *, seconds: float, many: int, change
         late = _watch(reader, 2 * seconds)
         p99 = _figures(report, f"{many:,} triggers, {many // 10:,} a second", late)
         quarter = len(late) // 4
-        drift = percentile(late[-quarter:], 0.5) - percentile(late[:quarter], 0.5)
+        # By the fastest tenth: what falls behind is late with all of them, a burst of the machine's with some.
+        drift = percentile(late[-quarter:], 0.1) - percentile(late[:quarter], 0.1)
         report.ratio(f"due until its tick is committed, {many:,} triggers, p99", p99, "≤ 50", "ms")
         report.ratio(f"drift of {many:,} triggers: last quarter later than the first", drift * 1e3, "≤ 5", "ms")
         waits = [_change(address, reader, n) for n in range(changes)]

@@ -170,7 +170,7 @@ BEGIN
         PERFORM pgsig_private.emit_states(v_gone, 'stopped');
     END IF;
     IF p ?| ARRAY['runs', 'stops', 'reloads'] THEN
-        PERFORM pg_notify('pgsig_runs', '');
+        PERFORM pgsig_private.notify('pgsig_runs');
     END IF;
 END $$;
 

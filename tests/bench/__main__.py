@@ -1,6 +1,6 @@
 """`python -m tests.bench`: measure latency, throughput and cost, beside peers and raw limits. Prints ratios first.
 
---full         more, longer and larger: about an hour        --only NAME  a part of it; may be repeated
+--full [NAME …]  more, longer and larger: about an hour for all parts, or only these        --only NAME  a part of it; may be repeated
 --publish      write docs/bench/result.{json,html}, the last published result
 --out FOLDER   write result.{json,html} there instead        PGSIG_BENCH_DSN  a server to measure instead of one of its own
 """
@@ -96,21 +96,25 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="tests.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--full", nargs="*", choices=PARTS, metavar="NAME")
     parser.add_argument("--only", action="append", choices=PARTS)
     parser.add_argument("--publish", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    large = set() if given.full is None else set(given.full or PARTS)
+    mode = (
+        "full"
+        if large == set(PARTS)
+        else ", ".join(["quick", *(f"full: {PARTS[name][0]}" for name in PARTS if name in large)])
+    )
     report, begin, failed = Report(), time.monotonic(), False
     with server() as postgres:
-        report.describe_machine(
-            postgres.version(), {"pgsig": __version__, **peers.installed(), "mode": "full" if given.full else "quick"}
-        )
+        report.describe_machine(postgres.version(), {"pgsig": __version__, **peers.installed(), "mode": mode})
         for name in given.only or PARTS:
             report.group, quick, full = PARTS[name]
             print(f"{time.monotonic() - begin:4.0f} s  {report.group}", file=sys.stderr, flush=True)
             try:
-                (full if given.full else quick)(postgres, report)
+                (full if name in large else quick)(postgres, report)
             except SystemExit as error:  # a part that cannot be measured here does not take the others along
                 report.note(f"not measured: {error}")
                 failed = True

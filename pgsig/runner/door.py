@@ -132,7 +132,7 @@ class Door:
         if not signals:
             return {"ids": []}
         reached("door.emitting")
-        with self._database.transaction() as connection:
+        with self._database.statement() as connection:
             ids = in_job.emit(connection, *grant.key, grant.namespace, f"{grant.workflow}.{grant.operator}", signals)
             reached("door.emitted")
         reached("door.answering")

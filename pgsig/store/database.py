@@ -104,6 +104,12 @@ class Database:
             with translated(), connection.transaction():
                 yield connection
 
+    @contextmanager
+    def statement(self) -> Iterator[Connection]:
+        """Borrow a connection for one statement, which is a transaction by itself: two journeys less. Errors as in `transaction`."""
+        with reachable_pool(self.engine) as borrowed, translated():
+            yield borrowed.driver_connection
+
     def close(self) -> None:
         self.engine.dispose()
 

@@ -151,7 +151,10 @@ SELECT o.id AS operator_id, w.namespace, w.name AS workflow, o.name AS operator,
       FROM (SELECT * FROM pgsig_private.instance k WHERE k.operator_id = o.id ORDER BY k.subject LIMIT 100) k
   ) i ON true
   LEFT JOIN LATERAL (
-    SELECT r.* FROM pgsig_private.run r WHERE r.operator_id = o.id AND r.ended_at IS NOT NULL ORDER BY r.id DESC LIMIT 1
+    -- As rows: with "operator_id = o.id" the planner may walk the primary key from its end, past every run of everybody where there is none.
+    SELECT r.* FROM pgsig_private.run r
+     WHERE (r.operator_id, r.id) BETWEEN (o.id, 0) AND (o.id, 9223372036854775807) AND r.ended_at IS NOT NULL
+     ORDER BY r.operator_id DESC, r.id DESC LIMIT 1
   ) ended ON true
  WHERE o.removed_at IS NULL AND w.removed_at IS NULL
    AND (%(namespace)s::text IS NULL OR w.namespace = %(namespace)s) AND (%(workflow)s::text IS NULL OR w.name = %(workflow)s)

@@ -42,9 +42,9 @@ def measure(server: Server, report: Report, *, rounds: int, starts: int, jobs: i
         with server.database() as address, connect(address) as c, _runner(address, folder):
             _starts(report, c, folder, rounds, starts)
             _commands(report, c, folder, rounds, starts)
-            runner_chain.measure(report, address, folder, rounds=rounds, chains=starts, rest=_rest)
             plain, _ = _short(c, rounds, jobs)
         with server.database() as address, connect(address) as c, _runner(address, folder, WIDE):
+            runner_chain.measure(report, address, folder, rounds=rounds, chains=starts, rest=_rest)
             wide, bare = _short(c, rounds, jobs)
     _report_short(report, plain, wide, bare, jobs)
 
@@ -192,7 +192,7 @@ def _report_short(report: Report, plain: list[float], wide: list[float], bare: l
     report.figure("fork, exit, wait, with the fork server's modules, two at a time", bare, "a second")
     report.figure(f"{name}, capacity 16, which imports its module", plain, "jobs/s")
     found = report.figure(f"{name}, capacity 64, its module preloaded", wide, "jobs/s")
-    report.ratio(f"{jobs:,} short jobs, a warm process for each, in a second", found, "≥ 500", "jobs")
+    report.ratio(f"{jobs:,} short jobs, a warm process for each, in a second", found, "", "jobs")
     report.ratio("short jobs / bare fork, exit, wait: the limit of a process for each", paired(wide, bare))
 
 

@@ -30,6 +30,7 @@ LULL = 0.04  # seconds without work after which it is worth a ring again
 NAP = 0.002  # seconds between two looks meanwhile
 TRIES = 3  # evaluations of one signal that may fail before the rules that fail at it put it aside
 LAST_TRIES = 5  # before every rule does, as it is not a rule that fails
+STRIKES = 3  # connections that may break in a row while the same signals are evaluated, before it is laid to them
 ANNOUNCE_EVERY = 0.05  # seconds between two notices to pages and tails, at least
 TEND_EVERY = 1.0  # seconds between two looks at leases
 
@@ -55,6 +56,7 @@ class Worker:
         self.worked = float("-inf")  # when the last take with work ended
         self.careful = 0  # signals to take one by one, since a batch of so many failed
         self.tries: dict[int, int] = {}  # failed evaluations by signal
+        self.struck = (0, 0)  # the first of the signals at which a connection broke last, and how often in a row
         self.suspects: dict[int, str] = {}  # signals that failed so often, with their error
         self.poison: dict[int, str] = {}  # signals to put aside, with their error
         self.unsaid = False  # something changed since the last notice
@@ -128,8 +130,9 @@ class Worker:
         try:
             limit = 1 if self.careful else self.settings.batch
             step = engine.step(limit, suspects=self.suspects, poison=self.poison)
-        except AWAY:
-            raise  # the database, not the signals
+        except AWAY as error:
+            self.strike(engine.at_work, error)
+            raise
         except Exception as error:  # noqa: BLE001 - whatever an evaluation trips over, the lane has to go on
             self.failed(engine.at_work, error)
             return Step()
@@ -139,6 +142,15 @@ class Worker:
                 for memory in (self.tries, self.suspects, self.poison):
                     memory.pop(position, None)
         return step
+
+    def strike(self, at_work: list[int], error: Exception) -> None:
+        """The connection broke: the database's fault, unless it does so at the same signals again and again. What evaluates a value, or a
+        function of the user's, may crash its backend, or hold it for longer than a transaction may last."""
+        if at_work:
+            times = self.struck[1] + 1 if self.struck[0] == at_work[0] else 1
+            self.struck = at_work[0], times
+            if times >= STRIKES:
+                self.failed(at_work, error)
 
     def failed(self, at_work: list[int], error: Exception) -> None:
         log.error("worker %s: an evaluation failed, signals %s", self.name, at_work[:5], exc_info=error)

@@ -267,6 +267,25 @@ def test_poison_value(database: str, connection: Connection, value: str) -> None
     assert "Error" in found[0][1]
 
 
+def test_poison_that_breaks_the_connection(database: str, connection: Connection) -> None:
+    """A function whose backend does not survive it: the same signals again and again are not an outage. They are put aside, and only they."""
+    connection.execute("CREATE SCHEMA ops")
+    connection.execute(
+        "CREATE FUNCTION ops.deadly(signal jsonb, state jsonb, OUT state_after jsonb, OUT met boolean) LANGUAGE plpgsql AS $$ BEGIN"
+        " met := true; IF signal->>'subject' = 'bad' THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF; END $$"
+    )
+    operator(connection, "o", ("START", {"signal": "load", "met_by": "ops.deadly"}))
+    with connection.transaction():
+        good = [emit(connection, subject="a")]
+        bad = emit(connection, subject="bad")
+        good.append(emit(connection, subject="b"))
+    with workers(database, poll_seconds=0.05):
+        wait_for_causes(connection, good)
+    found = connection.execute("SELECT outcome, detail FROM pgsig.outcomes WHERE signal_id = %s", [bad]).fetchall()
+    assert [outcome for outcome, _ in found] == ["quarantined"]
+    assert "AdminShutdown" in found[0][1]
+
+
 def test_poison_state(database: str, connection: Connection) -> None:
     """What no code foresaw: a rule whose evaluation fails. It puts its signal aside after the third try, and it alone does."""
     operator(connection, "bad", ("START", {"all": [{"signal": "load"}, {"signal": "other"}]}))

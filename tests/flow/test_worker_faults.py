@@ -268,7 +268,7 @@ def test_poison_value(database: str, connection: Connection, value: str) -> None
 
 
 def test_poison_that_breaks_the_connection(database: str, connection: Connection) -> None:
-    """A function whose backend does not survive it: the same signals again and again are not an outage. They are put aside, and only they."""
+    """A function whose backend does not survive it: the same signals again and again are no outage. They are put aside, and only they."""
     connection.execute("CREATE SCHEMA ops")
     connection.execute(
         "CREATE FUNCTION ops.deadly(signal jsonb, state jsonb, OUT state_after jsonb, OUT met boolean) LANGUAGE plpgsql AS $$ BEGIN"

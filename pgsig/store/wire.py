@@ -47,7 +47,6 @@ class Wire:
         self._prepared: dict[
             str, tuple[bytes, bytes, list[str]]
         ] = {}  # by name: as the server knows it, text, parameters
-        self._sent = 0  # statements without their answer
 
     @contextmanager
     def transaction(self, *names: str) -> Iterator[None]:
@@ -57,11 +56,9 @@ class Wire:
         try:
             self._begin()
             self._pgconn.send_query_params(b"BEGIN", None)
-            self._sent += 1
             yield
             self._begin()
             self._pgconn.send_query_params(b"COMMIT", None)
-            self._sent += 1
             self.finish()
         except BaseException:
             self._abandon()
@@ -91,6 +88,8 @@ class Wire:
         last, wrong = None, None
         while True:
             answer = self._next()
+            if self._pgconn.status == pq.ConnStatus.BAD:
+                raise psycopg.OperationalError(self._pgconn.get_error_message(self._encoding))
             if answer is None:
                 continue  # what parts the answers
             status = answer.status
@@ -98,13 +97,8 @@ class Wire:
                 break
             if status == pq.ExecStatus.TUPLES_OK:
                 last = answer
-            elif status not in _GOOD and wrong is None and status != pq.ExecStatus.PIPELINE_ABORTED:
+            elif status not in (*_GOOD, pq.ExecStatus.PIPELINE_ABORTED) and wrong is None:
                 wrong = answer
-                if self._pgconn.status == pq.ConnStatus.BAD:
-                    break
-        self._sent = 0
-        if self._pgconn.status == pq.ConnStatus.BAD:
-            raise psycopg.OperationalError(self._pgconn.get_error_message(self._encoding))
         self._pgconn.exit_pipeline_mode()
         if wrong is not None:
             raise psycopg.errors.error_from_result(wrong, self._encoding)
@@ -123,7 +117,6 @@ class Wire:
             self._pgconn.send_query_prepared(known, values, result_format=_BINARY)
         else:
             self._pgconn.send_query_params(text, values, result_format=_BINARY)
-        self._sent += 1
 
     def _known(self, name: str) -> tuple[bytes, bytes, list[str]]:
         found = self._prepared.get(name)

@@ -146,7 +146,7 @@ class Sweep:
                 order = "svc.reload" if "reload" in name and seconds % 2 else "svc.restart"
                 arena.later(seconds, if_there(partial(arena.order, order)))
         elif name == "bell.disarmed":  # which of the workers comes to do it is not known
-            for seconds in (1.0, 8.0, 15.0):
+            for seconds in (1, 8, 15):
                 arena.later(seconds, if_there(lambda: arena.order("load.item", 60)))
         elif name.startswith("reap."):
             others = [other for other in RUNNERS if other != home.name]

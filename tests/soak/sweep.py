@@ -1,6 +1,6 @@
 """`python -m tests.soak.sweep`: kill a process at each failpoint, so many times each, under load; then let everything rest, and judge.
 
---times N     kills at each name; default 100          --only TEXT   names that contain it          --seed N   of the emitters
+--times N     kills at each name; default 100          --only TEXT …   names that contain one of them          --seed N   of the emitters
 --minutes N   to give up after; default 90             --json PATH   default tests/soak/sweep.json
 --partial     names that were not reached in time are told and are no failure
 """
@@ -13,7 +13,7 @@ import random
 import signal
 import sys
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -160,10 +160,10 @@ class Sweep:
 
 
 def sweep(
-    times: int, *, only: str = "", seed: int = 1, minutes: float = 90, say: Callable[[str], None] = print
+    times: int, *, only: Sequence[str] = ("",), seed: int = 1, minutes: float = 90, say: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Returns the report."""
-    names = sorted(name for name in NAMES if only in name)
+    names = sorted(name for name in NAMES if any(text in name for text in only))
     begin = monotonic()
     slots = (*WORKERS, *RUNNERS, *CLOCKS, *EMITTERS)
     arena = Arena(seed, signals=10**9, seconds=10**9 / RATE, slots=slots, say=say)
@@ -192,7 +192,7 @@ def main() -> int:
         prog="tests.soak.sweep", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--times", type=int, default=100)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", nargs="+", default=[""])
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--json", type=Path, default=REPORT)

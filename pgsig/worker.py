@@ -131,7 +131,8 @@ class Worker:
             limit = 1 if self.careful else self.settings.batch
             step = engine.step(limit, suspects=self.suspects, poison=self.poison)
         except AWAY as error:
-            self.strike(engine.at_work, error)
+            if engine.connection.closed:
+                self.strike(engine.at_work, error)
             raise
         except Exception as error:  # noqa: BLE001 - whatever an evaluation trips over, the lane has to go on
             self.failed(engine.at_work, error)
@@ -145,7 +146,8 @@ class Worker:
 
     def strike(self, at_work: list[int], error: Exception) -> None:
         """The connection broke: the database's fault, unless it does so at the same signals again and again. What evaluates a value, or a
-        function of the user's, may crash its backend, or hold it for longer than a transaction may last."""
+        function of the user's, may crash its backend, or hold it for longer than a transaction may last. (What the server refuses on a
+        connection that lives, for want of space or because it is a standby, is never laid to signals.)"""
         if at_work:
             times = self.struck[1] + 1 if self.struck[0] == at_work[0] else 1
             self.struck = at_work[0], times

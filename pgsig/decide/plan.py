@@ -151,7 +151,7 @@ class _Step:
 
     def start_streaming(self) -> Result:
         alive = [run for run in self.instance.runs if not run.stopping]  # none of them has ended
-        missing = int(self.spec.get("replicas", 1)) - len(alive)
+        missing = slots(self.order.operator) - len(alive)
         if missing <= 0:
             self.run_id = next((run for run in alive if run.state is not State.QUEUED), alive[0]).id
             return Result.ALREADY_RUNNING

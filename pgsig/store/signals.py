@@ -128,9 +128,12 @@ def record(connection: Connection, document: dict[str, Any]) -> None:
     if not document:
         return
     actions = document.get("actions", ())
-    plain = [row for row in actions if _is_plain(row)]
+    plain: list[Json] = []
+    others: list[Json] = []
+    for row in actions:
+        (plain if _is_plain(row) else others).append(row)
     if plain:
-        document = {**document, "actions": [row for row in actions if not _is_plain(row)]}
+        document = {**document, "actions": others}
     wire(connection).send(
         "record", document=json.dumps(document, ensure_ascii=False),
         ids=_numbers(plain, "id"), operators=_numbers(plain, "operator_id"), rules=_numbers(plain, "rule_id"),

@@ -188,6 +188,16 @@ def appends() -> None:
     os.close(file)
 
 
+def witnesses() -> None:
+    """As the shell's witness of tests/faults: a line of its begin, and again and again that it is still there."""
+    file = Path(os.environ["FILE"])
+    with file.open("a") as lines:
+        lines.write(f"begin {os.environ['PGSIG_ATTEMPT']} {os.getpid()}\n")
+    while True:
+        Path(f"{file}.{os.getpid()}").write_text(f"{time.time()}\n")
+        time.sleep(0.02)  # noqa: TID251
+
+
 def ignores() -> None:
     """Which signals it ignores."""
     print(*[line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("SigIgn")])

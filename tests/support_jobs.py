@@ -154,12 +154,13 @@ def running(chosen: Settings, name: str = "here", engine: Engine[Any] | None = N
 
 
 @contextlib.contextmanager
-def runner_process(chosen: Settings, *, ignoring: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """A runner in a process of its own, for whoever wants to kill it. ignoring: signals, as a shell names them, that it has to ignore."""
+def runner_process(chosen: Settings, *, ignoring: str = "", failpoints: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """A runner in a process of its own, for whoever wants to kill it. ignoring: signals, as a shell names them, that it has to ignore.
+    failpoints: see `pgsig.failpoints`."""
     env = {
         **os.environ, "PYTHONPATH": str(ROOT), "DATABASE_URL": chosen.database_url, "PGSIG_SPOOL": str(chosen.spool),
         "PGSIG_POLL_SECONDS": str(chosen.poll_seconds), "PGSIG_LEASE_SECONDS": str(chosen.lease_seconds),
-        "PGSIG_CAPACITY": str(chosen.capacity),
+        "PGSIG_CAPACITY": str(chosen.capacity), "PGSIG_FAILPOINTS": failpoints,
     }  # fmt: skip
     line = ["sh", "-c", f"trap '' {ignoring}; exec \"$@\"", "sh"] if ignoring else []
     process = subprocess.Popen([*line, sys.executable, "-m", "pgsig.runner"], env=env, stderr=subprocess.DEVNULL)

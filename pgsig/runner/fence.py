@@ -65,9 +65,9 @@ class Fence:
     def pid(self) -> int:
         return self._process.pid if self._process else 0
 
-    def began(self, identity: str, mark: bytes, *, keep: bool) -> None:
-        """A job began. identity: its process and start time. keep: it may outlive the lease."""
-        line = f"start {identity} {'keep' if keep else 'stop'} {mark.decode()}"
+    def began(self, identity: str, mark: bytes) -> None:
+        """A job began. identity: its process and start time."""
+        line = f"start {identity} {mark.decode()}"
         with self._lock:
             self._jobs[int(identity.partition(" ")[0])] = line
             self._say(line)

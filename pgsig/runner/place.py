@@ -26,6 +26,7 @@ from typing import Any
 from pgsig.condition.duration import seconds
 from pgsig.model import Kind
 from pgsig.runner import cgroup, tree
+from pgsig.runner.guard import KEEP
 from pgsig.store.jobs import Grant
 
 # All that a job gets of its runner's environment, beside what `pass_env` names: a secret must not reach every job.
@@ -110,7 +111,8 @@ class Spool:
 
     def place(self, grant: Grant, *, url: str, token: str) -> Place:
         """Make the folder of a grant. url, token: where the job reaches its runner."""
-        folder = f"{self._root}/{grant.id}-{grant.epoch}"
+        # By its name the guard knows what to end with the lease, also when it was told nothing.
+        folder = f"{self._root}/{grant.id}-{grant.epoch}{KEEP if grant.spec.get('on_lease_loss') == 'keep' else ''}"
         self._make(folder)
         env = environment(grant, folder, self.mark)
         if grant.kind == Kind.STREAMING:

@@ -170,7 +170,7 @@ class Supervisor:
         reached("run.spawned")
         now = monotonic()
         if not self.engine.lasting:
-            self.fence.began(handle.identity, session.place.mark, keep=grant.spec.get("on_lease_loss") == "keep")
+            self.fence.began(handle.identity, session.place.mark)
         reached("run.began")
         began_at = now - (grant.ran_for or 0.0) if adopted else now
         job = Job(

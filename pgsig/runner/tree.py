@@ -89,21 +89,27 @@ def _descend(found: dict[int, Process], candidates: Iterable[Process]) -> None:
 
 def marked(pid: int, mark: bytes) -> bool:
     """Whether a process shows `mark` in its environment, as it was when it was started, or as a forked job has made it."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return b"\0" + mark + b"\0" in b"\0" + file.read() + b"\0"
-    except OSError:
-        return False
+    return b"\0" + mark + b"\0" in b"\0" + _environment(pid) + b"\0"
 
 
 def mentions(pid: int, parts: Collection[bytes]) -> bool:
     """Whether any of `parts` stands in a process's environment."""
+    environment = _environment(pid)
+    return any(part in environment for part in parts)
+
+
+def variable(pid: int, name: bytes) -> bytes:
+    """`NAME=value` in a process's environment; b"" where it has none, or may not be read."""
+    found = (pair for pair in _environment(pid).split(b"\0") if pair.startswith(name + b"="))
+    return next(found, b"")
+
+
+def _environment(pid: int) -> bytes:
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            environment = file.read()
+            return file.read()
     except OSError:
-        return False
-    return any(part in environment for part in parts)
+        return b""
 
 
 def carriers(mark: bytes) -> list[Process]:

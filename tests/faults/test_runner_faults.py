@@ -133,6 +133,50 @@ def test_a_frozen_runner_whose_guard_was_killed_does_not_overlap_its_successor(
             do.wait_state(connection, run, "stopped")
 
 
+@pytest.mark.parametrize("kind", ["cold", "warm"])
+def test_a_job_that_a_frozen_runner_has_told_its_guard_nothing_of_ends_with_the_lease(
+    connection: Connection, database: str, tmp_path: Path, kind: str
+) -> None:
+    """Row 40, in the moment between the start and the word to the guard, where the successor cannot see what is left."""
+    from pgsig.runner import warm
+
+    if kind == "warm" and not warm.possible():
+        pytest.skip("nothing is started warm here: it needs Linux")
+    file, server, idle = tmp_path / "file", 0, []
+    settings = do.settings(database, tmp_path / "spool", lease_seconds=2.0)
+    with do.runner_process(settings, failpoints="run.spawned=stop") as first:
+        if kind == "warm":
+            (server,) = wait_for(lambda: _children(first.pid, b"forkserver.py"), 30, about="the fork server")
+            wait_for(lambda: len(_children(server, b"forkserver.py")) > 1, 30, about="children that stand ready")
+            operator = do.operator(
+                connection, "warm", "streaming", python="tests.engine_jobs:witnesses", env={"FILE": str(file)}
+            )
+        else:
+            operator = witness(connection, file)
+        elsewhere = """UPDATE pgsig_private.process SET detail = detail || '{"machine": "elsewhere"}' WHERE detail ? 'machine'"""
+        wait_for(lambda: connection.execute(elsewhere).rowcount, 30, about="the runner to join")
+        run = do.start(connection, operator)
+        (old,) = wait_for(lambda: begun(file), 30, about="the job")
+        if kind == "warm":
+            idle = [server, *_children(server, b"forkserver.py")]
+            assert len(idle) > 1
+            assert _children(server, b"call.py") == [old]
+        assert do.run_row(connection, run)["state"] == "starting"
+        with do.running(do.settings(database, tmp_path / "other", lease_seconds=2.0), "second"):
+            wait_for(lambda: len(begun(file)) == 2 and last_seen(file, begun(file)[1]), 30, about="its successor")
+            assert not do.alive(old)
+            (second_began,) = connection.execute(
+                "SELECT extract(epoch FROM claimed_at)::float8 FROM pgsig_private.run WHERE id = %s", [run]
+            ).fetchone() or (0.0,)
+            assert last_seen(file, old) < second_began
+            # Those without an order are no job: they serve the runner when it thaws.
+            assert all(map(do.alive, idle))
+            first.send_signal(signal.SIGCONT)
+            do.wait_state(connection, run, "running")
+            do.stop(connection, run)
+            do.wait_state(connection, run, "stopped")
+
+
 def guards(runner: int) -> list[int]:
     """The guard processes of a runner."""
     found = []
@@ -161,6 +205,21 @@ def test_an_operator_may_prefer_to_keep_running_without_a_lease(
         runner.send_signal(signal.SIGCONT)
         for run in (ended, stays):
             wait_for(lambda run=run: do.run_row(connection, run)["state"] == "running", about="both again")  # type: ignore[misc]
+
+
+def test_a_job_to_keep_that_the_guard_was_not_told_of_is_kept(
+    connection: Connection, database: str, tmp_path: Path
+) -> None:
+    """The operator has preferred that, and its mark says so; the one before it shows that the lease is over."""
+    file, kept = tmp_path / "file", tmp_path / "kept"
+    settings = do.settings(database, tmp_path / "spool", lease_seconds=1.0)
+    with do.runner_process(settings, failpoints="run.spawned=stop:2") as runner:
+        do.wait_state(connection, do.start(connection, witness(connection, file)), "running")
+        do.start(connection, witness(connection, kept, "keep", on_lease_loss="keep"))
+        wait_for(lambda: begun(file) and begun(kept))
+        wait_for(lambda: not do.alive(begun(file)[0]), 10, about="the guard to fence")
+        assert do.alive(begun(kept)[0])
+        runner.send_signal(signal.SIGCONT)
 
 
 def test_a_database_that_loses_all_sessions_loses_nothing_else(

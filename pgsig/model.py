@@ -151,6 +151,7 @@ class LiveRun:
     state: State
     stopping: bool = False
     generation: int = 1
+    handover_of: int | None = None
 
 
 @dataclass(slots=True)
@@ -171,3 +172,7 @@ class Instance:
 
     def staying(self) -> list[LiveRun]:
         return [run for run in self.live() if not run.stopping]
+
+    def stays(self, run: int) -> bool:
+        """Whether this run lives, is not ending, and has no successor that it waits for."""
+        return any(one.id == run for one in self.staying()) and all(one.handover_of != run for one in self.runs)

@@ -165,6 +165,7 @@ class Simulation:
             self.stop(self.runs[number])
         for merge in effects.merges:
             self.runs[merge["run_id"]].evidence += tuple(merge["evidence"])
+            self.runs[merge["run_id"]].params |= merge.get("params", {})
         for reload in effects.reloads:
             self.runs[reload["run_id"]].reloads.append(tuple(reload["evidence"]))
         for row in effects.runs:
@@ -227,7 +228,7 @@ class Simulation:
     def _move(self, run: SimulatedRun, state: State) -> None:
         run.state = state
         instance = self.memory.instance(run.operator.id, run.subject)
-        moved = LiveRun(run.id, state, False, run.generation)
+        moved = LiveRun(run.id, state, False, run.generation, run.handover_of)
         if state in FINAL:
             instance.runs = [other for other in instance.runs if other.id != run.id]
             if not instance.runs and state in (State.SUCCEEDED, State.STOPPED):

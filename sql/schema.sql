@@ -619,6 +619,7 @@ FUNCTION pgsig_private.effect_text(pgsig_private.action) RETURNS text
 FUNCTION pgsig_private.effects(bigint) RETURNS jsonb
 FUNCTION pgsig_private.emit_lines(jsonb,text) RETURNS jsonb
 FUNCTION pgsig_private.emit_states(bigint[],text) RETURNS void
+FUNCTION pgsig_private.end_reloads(bigint[]) RETURNS void
 FUNCTION pgsig_private.example(text) RETURNS jsonb
 FUNCTION pgsig_private.explain(jsonb,jsonb,jsonb) RETURNS jsonb
 FUNCTION pgsig_private.feed_backfills() RETURNS integer

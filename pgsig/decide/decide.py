@@ -278,7 +278,7 @@ class _Decider:
 
     def follow(self, order: Order) -> None:
         """Keep up what is alive: the next signal without subject reaches what this one started, and not what it ended."""
-        if order.instead is not None:
+        if order.instead is not None or order.only_for:
             return
         alive = self.live.setdefault(order.operator.id, {})
         if order.action in (Action.START, Action.RESTART):
@@ -308,6 +308,7 @@ class _Decider:
             (signal.id,),
             {"text": told, "met": True, "have": 1, "need": 1, "evidence": [signal.id]},
             params=value.get("params"),
+            only_for=value.get("run"),
         )
         if word == "PAUSE":
             self.paused[operator.id] = self.decision.pauses[operator.id] = value.get("mode", "hold")

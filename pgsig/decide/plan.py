@@ -3,7 +3,7 @@
 START    streaming: as many as its replicas, no more. batch: as `on_busy` says.
 STOP     whatever lives or waits.
 RESTART  stop what lives, then start; with handover start_first, start beside it and stop it once the new one is ready,
-         one replica after the other.
+         one replica after the other. After a reload that failed: only if that run is neither ending nor being replaced.
 RELOAD   hand the signals to the run that lives; nothing where nothing lives.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from pgsig.model import Action, Instance, Json, Kind, LiveRun, Operator, Result, State
@@ -25,6 +25,7 @@ class Order(NamedTuple):
     """An action to be done to one instance. rule_id 0: by hand. nth: which firing of the rule by this cause.
 
     instead: what is recorded without doing anything: another rule won, the rule is at its limit, or only a shadow.
+    only_for: the run that this is about, where it is about one: without it nothing is done.
     """
 
     operator: Operator
@@ -38,6 +39,7 @@ class Order(NamedTuple):
     explanation: Json
     params: Json = None
     instead: Result | None = None
+    only_for: int | None = None
 
 
 @dataclass(slots=True)
@@ -171,7 +173,9 @@ class _Step:
             return Result.SKIPPED
         if on_busy == "merge" and waiting:
             self.run_id = waiting[0].id
-            self.effects.merges.append({"run_id": waiting[0].id, "evidence": self.order.evidence})
+            # Of parameters the newest counts. The key of a limit stays that of the START that stood in line first.
+            given = {"params": self.order.params} if self.order.params else {}
+            self.effects.merges.append({"run_id": waiting[0].id, "evidence": self.order.evidence, **given})
             return Result.MERGED
         if len(waiting) >= int(self.spec.get("queue_limit", 100)):
             return Result.SKIPPED
@@ -183,6 +187,8 @@ class _Step:
         return Result.RECORDED if self.end_all() else Result.ALREADY_STOPPED
 
     def restart(self) -> Result:
+        if self.order.only_for and not self.instance.stays(self.order.only_for):
+            return Result.NOT_RUNNING
         replicas = slots(self.order.operator) if self.order.operator.kind is Kind.STREAMING else 1
         old = [run.id for run in self.instance.staying() if run.state is State.RUNNING][-replicas:]
         if self.spec.get("handover") != "start_first":
@@ -215,7 +221,7 @@ class _Step:
             if run.id not in gone:
                 kept.append(run)
             elif run.state in (State.STARTING, State.RUNNING):
-                kept.append(LiveRun(run.id, run.state, True, run.generation))
+                kept.append(replace(run, stopping=True))
         self.instance.runs = kept
         self.changed = self.changed or bool(ended)
         return bool(ended)
@@ -230,7 +236,7 @@ class _Step:
         instance.desired = "running"
         number = next(self.run_ids)
         self.run_id, self.changed = self.run_id or number, True  # of several, the first is the action's
-        instance.runs.append(LiveRun(number, State.QUEUED, False, instance.generation))
+        instance.runs.append(LiveRun(number, State.QUEUED, False, instance.generation, handover_of))
         row = {
             "id": number,
             "operator_id": instance.operator_id,

@@ -115,7 +115,7 @@ def lock(
     )  # fmt: skip
     instances = {
         (operator_id, subject): Instance(
-            operator_id, subject, generation, desired, [LiveRun(r[0], State(r[1]), r[2], r[3]) for r in runs or ()]
+            operator_id, subject, generation, desired, [LiveRun(r[0], State(r[1]), *r[2:]) for r in runs or ()]
         )
         for operator_id, subject, desired, generation, runs, _, _ in rows
     }

@@ -24,7 +24,7 @@ BEGIN
     END LOOP;
     RETURN QUERY
         SELECT i.operator_id, i.subject, i.desired, i.generation, coalesce((
-                   SELECT jsonb_agg(jsonb_build_array(r.id, r.state, r.desired = 'stop', r.generation) ORDER BY r.id)
+                   SELECT jsonb_agg(jsonb_build_array(r.id, r.state, r.desired = 'stop', r.generation, r.handover_of) ORDER BY r.id)
                      FROM pgsig_private.run r
                     WHERE r.operator_id = i.operator_id AND r.subject = i.subject
                       AND r.state IN ('queued', 'starting', 'running', 'retrying')), '[]')
@@ -44,6 +44,13 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
       JOIN pgsig_private.workflow w ON w.id = o.workflow_id
      WHERE r.id = ANY (p_runs)
      ORDER BY r.id
+$$;
+
+-- What was to be reloaded with is nobody's any more: these runs have ended.
+CREATE OR REPLACE FUNCTION pgsig_private.end_reloads(p_runs bigint[]) RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE pgsig_private.reload l SET state = 'failed', ended_at = clock_timestamp(), reason = 'the run ended'
+     WHERE l.run_id = ANY (p_runs) AND l.state IN ('pending', 'delivered')
 $$;
 
 -- How signals ended for instances of rules: what stands by itself, and what is said by the action that its cause completed.
@@ -113,11 +120,14 @@ BEGIN
         SELECT array_agg(id) INTO v_gone FROM gone;
     END IF;
     IF p ? 'merges' THEN
-        UPDATE pgsig_private.run r SET evidence = r.evidence || m.evidence
-          FROM (SELECT run_id, array_agg(e::bigint) AS evidence
-                  FROM jsonb_to_recordset(p->'merges') AS x(run_id bigint, evidence jsonb), jsonb_array_elements_text(x.evidence) e
-                 GROUP BY run_id) m
-         WHERE r.id = m.run_id AND r.state = 'queued';
+        WITH merged AS (
+            SELECT (x.row->>'run_id')::bigint AS run_id, x.row->'evidence' AS evidence, coalesce(x.row->'params', '{}') AS params, x.n
+              FROM jsonb_array_elements(p->'merges') WITH ORDINALITY x("row", n)
+        )
+        UPDATE pgsig_private.run r
+           SET evidence = r.evidence || ARRAY(SELECT e::bigint FROM merged m, jsonb_array_elements_text(m.evidence) e WHERE m.run_id = r.id ORDER BY m.n),
+               params = r.params || coalesce((SELECT jsonb_object_agg(e.key, e.value ORDER BY m.n) FROM merged m, jsonb_each(m.params) e WHERE m.run_id = r.id), '{}')
+         WHERE r.id IN (SELECT m.run_id FROM merged m) AND r.state = 'queued';
     END IF;
     IF p ? 'reloads' THEN
         INSERT INTO pgsig_private.reload (run_id, action_id, evidence)
@@ -167,6 +177,7 @@ BEGIN
     IF v_gone IS NOT NULL THEN
         PERFORM pgsig_private.settle(r.operator_id, r.subject) FROM (
             SELECT DISTINCT operator_id, subject FROM pgsig_private.run WHERE id = ANY (v_gone)) r;
+        PERFORM pgsig_private.end_reloads(v_gone);
         PERFORM pgsig_private.emit_states(v_gone, 'stopped');
     END IF;
     IF p ?| ARRAY['runs', 'stops', 'reloads'] THEN

@@ -377,9 +377,8 @@ BEGIN
     IF v_moved = '[]' THEN
         RETURN;
     END IF;
-    UPDATE pgsig_private.reload l SET state = 'failed', ended_at = clock_timestamp(), reason = 'the run ended'
-     WHERE l.state IN ('pending', 'delivered')
-       AND l.run_id = ANY (ARRAY(SELECT m.id FROM jsonb_to_recordset(v_moved) AS m(id bigint, state text) WHERE m.state NOT IN ('running', 'retrying')));
+    PERFORM pgsig_private.end_reloads(ARRAY(
+        SELECT m.id FROM jsonb_to_recordset(v_moved) AS m(id bigint, state text) WHERE m.state NOT IN ('running', 'retrying')));
     -- Handed over, but nobody is left to acknowledge it: the next attempt gets it again.
     UPDATE pgsig_private.reload l SET state = 'pending', delivered_at = NULL
      WHERE l.state = 'delivered'
@@ -466,6 +465,7 @@ BEGIN
      WHERE r.id = v_run.handover_of AND r.state IN ('queued', 'retrying') AND r.handle IS NULL;
     IF FOUND THEN
         PERFORM pgsig_private.settle(v_run.operator_id, v_run.subject);
+        PERFORM pgsig_private.end_reloads(ARRAY[v_run.handover_of]);
         PERFORM pgsig_private.emit_states(ARRAY[v_run.handover_of], 'stopped');
     END IF;
     PERFORM pgsig_private.emit_states(ARRAY[p_run], 'ready');
@@ -485,7 +485,8 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
      ORDER BY 1, 4
 $$;
 
--- A reload was delivered, acknowledged or has failed. A failed one falls back to RESTART, as an order like any other.
+-- A reload was delivered, acknowledged or has failed. A failed one falls back to RESTART, as an order like any other but that it is about this
+-- run: where a STOP or another RESTART came first, nothing is begun. So replicas that fail the same RELOAD are restarted once.
 CREATE OR REPLACE FUNCTION pgsig_private.report_reload(p_reload bigint, p_epoch bigint, p_state text, p_reason text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -503,10 +504,10 @@ BEGIN
     IF NOT FOUND THEN
         RETURN 'stale';
     END IF;
-    IF p_state = 'failed' THEN
+    IF p_state = 'failed' AND v_run.desired = 'run' THEN
         INSERT INTO pgsig.signals (kind, namespace, key, subject, value, source, run_id, depth)
         SELECT 'manual', w.namespace, 'manual.' || w.name || '.' || o.name, v_run.subject,
-               jsonb_build_object('action', 'RESTART', 'params', '{}'::jsonb, 'reason', 'reload failed: ' || coalesce(p_reason, 'no reason given')),
+               jsonb_build_object('action', 'RESTART', 'run', v_run.id, 'params', '{}'::jsonb, 'reason', 'reload failed: ' || coalesce(p_reason, 'no reason given')),
                'pgsig', v_run.id, v_run.depth
           FROM pgsig_private.operator o JOIN pgsig_private.workflow w ON w.id = o.workflow_id WHERE o.id = v_run.operator_id;
     END IF;

@@ -29,6 +29,7 @@ BEGIN
         WHEN p_action.result = 'skipped' AND v_spec->>'on_busy' = 'skip' AND v_before.id IS NOT NULL THEN
             format('skipped: run %s (%s) is not over', v_before.id, v_before.state)
         WHEN p_action.result = 'skipped' THEN format('skipped: its queue is full%s', coalesce(format(', run %s is %s', v_before.id, v_before.state), ''))
+        WHEN p_action.result = 'not_running' AND p_action.action = 'RESTART' THEN 'not_running: the run that failed to reload ends already'
         WHEN p_action.result = 'not_running' THEN 'not_running: nothing lives that could reload'
         ELSE p_action.result END;
 END $$;

@@ -104,6 +104,71 @@ def test_what_an_order_came_to_is_said_in_words(hands: Hands) -> None:
     assert told(hands, "w.far", "START") == "recorded: run 11; it is queued, and no living runner serves the pool far"
 
 
+def fail_reloads(hands: Hands) -> None:
+    """The runner says of all reloads that it was told of that they have failed."""
+    for _, epoch, stop, reload, _ in hands.connection.execute(
+        "SELECT * FROM pgsig_private.orders(%s)", [hands.runner]
+    ).fetchall():
+        assert stop or hands.call("SELECT pgsig_private.report_reload(%s, %s, 'failed', 'no')", reload, epoch) == "ok"
+
+
+def test_a_reload_that_fails_restarts_its_run_once_and_never_what_is_stopped(hands: Hands) -> None:
+    hands.apply(serve=service(), three=service(replicas=3))
+    hands.send("do.start")
+
+    hands.emit("do.reload")
+    hands.evaluate()
+    hands.emit("do.stop", subject="")  # before anybody knows that the reload fails, and evaluated after it
+    fail_reloads(hands)
+    hands.work()
+    assert set(hands.states("w.serve") + hands.states("w.three")) == {"stopped"}
+    words = [row[2:4] for row in hands.actions() if row[2] == "RESTART"]
+    assert words == [("RESTART", "not_running")] * 4
+
+    hands.send("do.start")
+    hands.emit("do.reload")
+    hands.evaluate()
+    (failing,) = (row for row in hands.connection.execute(
+        "SELECT * FROM pgsig_private.orders(%s)", [hands.runner]).fetchall() if row[0] == hands.live["w.serve"][0]["id"]
+    )  # fmt: skip
+    hands.emit("do.stop")
+    hands.evaluate()  # it is asked to end, and its handler gives up meanwhile
+    assert hands.call("SELECT pgsig_private.report_reload(%s, %s, 'failed', 'no')", failing[3], failing[1]) == "ok"
+    hands.work()
+    assert set(hands.states("w.serve")) == {"stopped"}
+
+    hands.send("do.start")
+    hands.emit("do.reload")
+    hands.evaluate()
+    before = len(hands.states("w.three"))
+    fail_reloads(hands)
+    hands.work()
+    assert hands.states("w.three")[before - 3 :] == ["stopped"] * 3 + ["running"] * 3
+    assert hands.states("w.serve")[-2:] == ["stopped", "running"]
+
+
+def test_a_reload_ends_with_what_it_was_for(hands: Hands) -> None:
+    """Also where no runner ever had it."""
+    hands.apply(serve=service())
+    for action in ("START", "RELOAD", "STOP"):
+        hands.call("SELECT pgsig.act('w.serve', %s)", action)
+        hands.evaluate()
+    assert hands.states("w.serve") == ["stopped"]
+    found = hands.connection.execute("SELECT state, reason, ended_at IS NOT NULL FROM pgsig_private.reload").fetchall()
+    assert found == [("failed", "the run ended", True)]
+
+
+def test_starts_that_are_merged_bring_their_parameters(hands: Hands) -> None:
+    hands.apply(op={"batch": {"command": ["x"], "on_busy": "merge", "params": {"own": 1}}})
+    for given in ({}, {"a": 1}, {"a": 2, "b": 1}, {"b": None, "c": [3]}):
+        hands.call("SELECT pgsig.act('w.op', 'START', params => %s::jsonb)", json.dumps(given))
+        if not given:
+            hands.work()
+    hands.evaluate()
+    merged = hands.call("SELECT params FROM pgsig_private.run WHERE state = 'queued'")
+    assert merged == {"own": 1, "a": 2, "b": None, "c": [3]}
+
+
 def doors_of(database: str, client: FlaskClient, action: str) -> list[Callable[[], object]]:
     """Everybody who can give an order."""
     page = client.application.test_client()

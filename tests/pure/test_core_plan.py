@@ -99,6 +99,28 @@ def test_already_running_and_merged_name_their_run() -> None:
     m = bench(("START", A), alive=[RUNNING, LiveRun(2, State.QUEUED), LiveRun(3, State.QUEUED)], on_busy="merge")
     m.emit("a")
     assert (m.effects.document()["merges"], m.effects.actions[0]["run_id"]) == ([{"run_id": 2, "evidence": (1,)}], 2)
+    m.emit("manual.w.op", {"action": "START", "params": {"x": 1}})
+    assert m.effects.merges[1] == {"run_id": 2, "evidence": (2,), "params": {"x": 1}}
+
+
+def test_a_restart_for_a_run_is_only_done_while_it_stays() -> None:
+    """After a reload that failed: a STOP is not undone, and replicas that failed together are restarted once."""
+    restart = {"action": "RESTART", "params": {}, "run": 1}
+
+    def after(*orders: tuple[str, Any], **spec: Any) -> tuple[list[str], int]:
+        both = [RUNNING, LiveRun(2, State.RUNNING)] if spec.get("replicas") == 2 else [RUNNING]
+        b = bench(("STOP", A), ("RESTART", B), alive=both, kind=Kind.STREAMING, **spec)
+        b.feed([b.signal(key, value) for key, value in orders])
+        return list(b.results()), len(b.effects.runs)
+
+    hand = ("manual.w.op", restart)
+    assert after(hand) == (["recorded"], 1)
+    assert after(("a", None), hand) == (["recorded", "not_running"], 0)
+    assert after(("b", None), hand) == (["recorded", "not_running"], 1)
+    assert after(("b", None), hand, handover="start_first") == (["recorded", "not_running"], 1)
+    other = ("manual.w.op", {**restart, "run": 2})
+    for handover in ("stop_first", "start_first"):
+        assert after(hand, other, replicas=2, handover=handover) == (["recorded", "not_running"], 2)
 
 
 def test_a_reload_goes_to_all_that_stay() -> None:

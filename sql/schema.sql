@@ -16,10 +16,10 @@ TABLE pgsig.signals (
     source     text NOT NULL DEFAULT SESSION_USER  -- who says so; by default the database user
     event_id   text  -- your own id of the event: the same (namespace, source, event_id) is stored once
     run_id     bigint  -- the run that emitted it
-    emitted_at timestamp with time zone NOT NULL DEFAULT  CASE WHEN (current_setting('pgsig.bell'::text, true) = 'off'::text) THEN clock_timestamp() WHEN pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN clock_timestamp() WHEN (pg_notification_queue_usage() >= (0.9)::double precision) THEN clock_timestamp() WHEN (pg_notify('pgsig_signals'::text, ''::text) IS NOT NULL) THEN clock_timestamp() ELSE clock_timestamp() END  -- database time of the insert; getting it rings, if all workers sleep
+    emitted_at timestamp with time zone NOT NULL DEFAULT  CASE WHEN ( CASE WHEN (current_setting('pgsig.bell'::text, true) = 'off'::text) THEN true WHEN pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN true WHEN (pg_notification_queue_usage() >= (0.9)::double precision) THEN true ELSE (pg_notify('pgsig_signals'::text, ''::text) IS NOT NULL) END IS NOT NULL) THEN clock_timestamp() ELSE NULL::timestamp with time zone END  -- database time of the insert; getting it rings, if all workers sleep
     kind       text NOT NULL DEFAULT 'user'::text  -- user, or what pgsig itself wrote: state, tick, manual, timer
     depth      smallint NOT NULL DEFAULT 0  -- length of the causal chain that led here; 0: from outside
-    lane       smallint NOT NULL GENERATED ALWAYS AS (((hashtextextended(namespace, (0)::bigint) & (3)::bigint))::smallint) STORED  -- signals of a namespace share a lane and are evaluated in order
+    lane       smallint NOT NULL DEFAULT ((hashtextextended('default'::text, (0)::bigint) & (3)::bigint))::smallint  -- signals of a namespace share a lane and are evaluated in order
 ) PARTITION BY RANGE (emitted_at)
 CREATE INDEX signals_id ON ONLY pgsig.signals USING btree (id)
 CREATE INDEX signals_key ON ONLY pgsig.signals USING btree (namespace, key, id)

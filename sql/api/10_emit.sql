@@ -1,8 +1,8 @@
 -- EMIT: how a signal gets into the log.
 --
 -- Three doors lead here, all inside the caller's own transaction: INSERT INTO pgsig.signals (COPY, MERGE), pgsig.emit, pgsig.emit_many. One trigger
--- guards all of them and names every problem of a row at once; emit_many names those of every row. A CHECK would be read, planned and set up anew
--- by each statement, which is most of what an insert of one row costs; a function is compiled once a session.
+-- guards all of them and names every problem of a row at once; emit_many names those of every row. A CHECK or a generated column would be read,
+-- planned and set up anew by each statement, which is most of what an insert of one row costs; a function is compiled once a session.
 --
 -- The doorbell is in the default of emitted_at. A worker that sleeps holds the bell's exclusive lock. Failing to share it means that somebody
 -- sleeps: only then is a NOTIFY worth its price, which is a database-wide lock held until after the commit's fsync. Getting it means that every
@@ -10,17 +10,28 @@
 -- those may not notify. Advisory locks use class 1885827945 ('pgsi'): objects 0..3 are the lanes, 1000 is the bell.
 
 -- Here and in emit everything is named with its schema, operators too: that costs nothing, and a search_path set by a function is set at each
--- call. So no BETWEEN, IN or IS DISTINCT FROM, whose operators cannot be named. A test holds both against hostile names.
+-- call. So no BETWEEN, IN, CAST or IS DISTINCT FROM, whose operators cannot be named. A test holds both against hostile names.
 CREATE OR REPLACE FUNCTION pgsig_private.before_signal() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
+    -- What nearly every signal is, in as few calls as can be: each is set up anew in each transaction, which costs more than to make it.
+    IF NEW.kind OPERATOR(pg_catalog.=) 'user'
+       AND NEW.key OPERATOR(pg_catalog.~) '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$'
+       AND pg_catalog.split_part(NEW.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}')
+       AND NEW.namespace OPERATOR(pg_catalog.=) 'default'
+       AND NEW.lane OPERATOR(pg_catalog.=) pg_catalog.int2(pg_catalog.hashtextextended('default', 0) OPERATOR(pg_catalog.&) 3) -- a constant
+       AND pg_catalog.octet_length(NEW.key OPERATOR(pg_catalog.||) NEW.subject OPERATOR(pg_catalog.||) NEW.source) OPERATOR(pg_catalog.<=) 200
+       AND pg_catalog.pg_column_size(NEW.value) OPERATOR(pg_catalog.<=) 262144
+       AND NEW.event_id IS NULL AND NEW.run_id IS NULL
+    THEN
+        RETURN NEW;
+    END IF;
     -- The rules of signal_problems as one expression: naming what is wrong costs as much as the insert, and is seldom needed.
     IF (NEW.key OPERATOR(pg_catalog.~) '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$'
         AND (NEW.kind OPERATOR(pg_catalog.=) 'user'
              AND pg_catalog.split_part(NEW.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}')
              OR NEW.kind OPERATOR(pg_catalog.=) ANY ('{state,tick,manual,timer}'))
-        AND (NEW.namespace OPERATOR(pg_catalog.=) 'default'
-             OR pg_catalog.octet_length(NEW.namespace) OPERATOR(pg_catalog.<=) 63 -- {0,62} would be five times as slow
-                AND NEW.namespace OPERATOR(pg_catalog.~) '^[a-z][a-z0-9_-]*$')
+        AND pg_catalog.octet_length(NEW.namespace) OPERATOR(pg_catalog.<=) 63 -- {0,62} would be five times as slow
+        AND NEW.namespace OPERATOR(pg_catalog.~) '^[a-z][a-z0-9_-]*$'
         AND pg_catalog.pg_column_size(NEW.value) OPERATOR(pg_catalog.<=) 262144
         AND pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.<=) 200
         AND pg_catalog.octet_length(NEW.subject) OPERATOR(pg_catalog.<=) 200
@@ -28,6 +39,8 @@ BEGIN
     THEN
         PERFORM pgsig_private.refuse_signal(NEW.kind, NEW.key, NEW.value, NEW.subject, NEW.namespace, NEW.source, NEW.event_id);
     END IF;
+    -- Never the caller's to choose. A generated column would be parsed and planned by each statement.
+    NEW.lane := pg_catalog.int2(pg_catalog.hashtextextended(NEW.namespace, 0) OPERATOR(pg_catalog.&) 3);
     IF NEW.event_id IS NOT NULL OR NEW.run_id IS NOT NULL THEN
         IF NOT (pg_catalog.octet_length(NEW.event_id) OPERATOR(pg_catalog.>=) 1
                 AND pg_catalog.octet_length(NEW.event_id) OPERATOR(pg_catalog.<=) 200)

@@ -8,12 +8,18 @@ one look at an empty dictionary.
 
 from __future__ import annotations
 
+import difflib
 import os
+import re
 import signal
 import threading
 from dataclasses import dataclass
 
+from pgsig.errors import InvalidInput, Problem
+
+WHERE = "PGSIG_FAILPOINTS"
 ACTIONS = "kill9, stop, raise or sleep=SECONDS"
+_SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?|\.\d{1,6}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,7 @@ def reached(name: str) -> None:
 
 
 def arm(text: str) -> None:
-    """Set the failpoints of this process, as the environment variable would. Raises ValueError for what it cannot read."""
+    """Set the failpoints of this process, as the environment variable would. Raises InvalidInput for what it cannot read."""
     points = _read(text)
     with _LOCK:
         _armed.clear()
@@ -122,17 +128,26 @@ def arm(text: str) -> None:
 
 def _read(text: str) -> dict[str, _Armed]:
     points: dict[str, _Armed] = {}
-    for part in filter(None, text.split(",")):
-        name, _, rest = part.strip().partition("=")
-        rest, _, count = rest.partition(":")
+    problems: list[Problem] = []
+    for part in filter(None, map(str.strip, text.split(","))):
+        name, _, rest = part.partition("=")
+        rest, colon, count = rest.partition(":")
         action, _, seconds = rest.partition("=")
         if name not in NAMES:
-            raise ValueError(f'PGSIG_FAILPOINTS: there is no failpoint "{name}"; pgsig.failpoints.NAMES lists them')
-        if action not in ("kill9", "stop", "raise", "sleep") or (action == "sleep") != bool(seconds):
-            raise ValueError(
-                f'PGSIG_FAILPOINTS: "{part}" has no action: use {name}={ACTIONS}, with :N for the Nth time'
-            )
-        points[name] = _Armed(action, float(seconds or 0), int(count or 1))
+            near = difflib.get_close_matches(name, NAMES, 1)
+            fix = f"did you mean {near[0]}?" if near else "pgsig.failpoints.NAMES lists them"
+            problems.append(Problem("PS001", f'there is no failpoint "{name}"', WHERE, fix))
+        elif (
+            action not in ("kill9", "stop", "raise", "sleep")
+            or (action == "sleep") != bool(_SECONDS.fullmatch(seconds))
+            or bool(colon) != bool(re.fullmatch("[1-9][0-9]{0,8}", count))
+        ):
+            fix = f"use {name}={ACTIONS}, with :N for the Nth time"
+            problems.append(Problem("PS001", f'"{part}" has no action', WHERE, fix))
+        else:
+            points[name] = _Armed(action, float(seconds or 0), int(count or 1))
+    if problems:
+        raise InvalidInput(problems, subject=WHERE)
     return points
 
 
@@ -160,4 +175,4 @@ def _happen(name: str) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
 
 
-arm(os.environ.get("PGSIG_FAILPOINTS", ""))
+arm(os.environ.get(WHERE, ""))

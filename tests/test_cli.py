@@ -16,7 +16,9 @@ import psycopg
 import pytest
 
 from pgsig import cli
-from pgsig.cli.output import cell, harmless
+from pgsig.cli import output
+from pgsig.cli.look import _show_log
+from pgsig.cli.output import cell, coloured, harmless
 from tests.support import wait_for
 
 Connection = psycopg.Connection[Any]
@@ -264,6 +266,19 @@ def test_values_cannot_steer_the_terminal(pgsig: Pgsig, here: Path) -> None:
     assert harmless("a\tb\n\x9b1m\u200b") == "a\\tb\\n\\x9b1m\\u200b"
     assert harmless("a\tb\n\x1b", lines=True) == "a\tb\n\\x1b"
     assert cell("x" * 100, 10) == "x" * 9 + "…"
+
+
+def test_a_log_may_colour_a_terminal_and_nothing_more(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = "\x1b[1;31mred\n\x1b[38;5;8mgrey\x1b[m\x1b[8mhidden\x1b]0;owned\x07\x9b2J\x1b[2J"
+    _show_log([{"text": log}])
+    assert capsys.readouterr().out == f"{log}\n"  # not a terminal: as it is
+    monkeypatch.setattr(output, "colourful", lambda: True)
+    hidden = "\\x1b[8mhidden\\x1b]0;owned\\x07\\x9b2J\\x1b[2J"
+    assert coloured(log) == f"\x1b[1;31mred\x1b[0m\n\x1b[38;5;8mgrey\x1b[m{hidden}\x1b[0m"
+    monkeypatch.setattr(output, "colourful", lambda: False)
+    assert coloured(log) == f"red\ngrey{hidden}"
 
 
 def test_tail_follows(here: Path, connection: Connection) -> None:

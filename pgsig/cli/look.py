@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgsig.cli.common import connected, database_option, namespace_option, output_option, settings_of
-from pgsig.cli.output import cell, harmless, paint, say, show, show_json, show_table, size
+from pgsig.cli.output import cell, coloured, harmless, paint, say, show, show_json, show_table, size
 
 if TYPE_CHECKING:
     from pgsig.store.database import Connection
@@ -200,11 +200,11 @@ def _log_of(connection: Connection, run: int, follow: bool, lines: int | None) -
 
 
 def _show_log(found: list[dict[str, Any]]) -> None:
-    """Lines of a log. On a terminal they may not steer it; in a file or pipe they stay as they are."""
+    """Lines of a log. On a terminal they may colour it, not steer it; in a file or pipe they stay as they are."""
     for line in found:
         text = str(line["text"])
         ended = text if text.endswith("\n") else f"{text}\n"
-        click.echo(harmless(ended, lines=True) if sys.stdout.isatty() else ended, nl=False)
+        click.echo(coloured(ended) if sys.stdout.isatty() else ended, nl=False, color=True)
 
 
 @click.command()

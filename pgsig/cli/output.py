@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,10 @@ COLOURS = {
     "removed": "red",
 }
 WIDEST = 60  # characters of a cell
+# What sets colours, bold, italic and the like. Not 8, which hides.
+_COLOUR = re.compile(
+    r"(\x1b\[(?:(?:[0-79]|[1-9]\d|10[0-7]|[34]8;5;\d{1,3}|[34]8;2;\d{1,3};\d{1,3};\d{1,3})?(?:;(?=[\dm])|(?=m)))*m)"
+)
 # Characters that turn the direction of text around, or that take no room: two different names could look
 # the same.
 INVISIBLE = frozenset(
@@ -47,6 +52,26 @@ def harmless(text: str, *, lines: bool = False) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(c if _harmless(c) or (lines and c in "\n\t") else _written(c) for c in text)
+
+
+def coloured(text: str) -> str:
+    """Lines of a job for a terminal: its colours as it set them, up to the end of each line, or none where they are not wanted; all else
+    that could steer a terminal, or hide something, is written out."""
+    return (
+        "".join(_coloured(line) for line in text.splitlines(keepends=True))
+        if "\x1b" in text
+        else harmless(text, lines=True)
+    )
+
+
+def _coloured(line: str) -> str:
+    body, end = (line[:-1], "\n") if line.endswith("\n") else (line, "")
+    parts = _COLOUR.split(body)  # between the pieces of text the sequences
+    wanted = colourful()
+    told = "".join(
+        (part if wanted else "") if odd % 2 else harmless(part, lines=True) for odd, part in enumerate(parts)
+    )
+    return told + ("\x1b[0m" if wanted and len(parts) > 1 else "") + end
 
 
 def _harmless(c: str) -> bool:

@@ -118,10 +118,11 @@ def _node(tree: Json, where: str, context: Context, depth: int) -> Node | None:
         context.wrong(where, f"conditions nest at most {DEEPEST} deep", "split the rule", "PS508")
         return None
     if not isinstance(tree, dict):
+        key = tree if isinstance(tree, str) and re.fullmatch(r"[A-Za-z0-9_.*-]{1,200}", tree) else None
         context.wrong(
             where,
             f"a condition is an object like {{signal: model.trained}}, not {_name(tree)}",
-            f"use one of {', '.join(FORMS)}",
+            f"write {{signal: {key}}}" if key else f"use one of {', '.join(FORMS)}",
         )
         return None
     forms = [form for form in FORMS if form in tree]

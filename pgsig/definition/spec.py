@@ -57,8 +57,11 @@ def unknown(name: str, known: Any, where: str, wrong: Wrong, owner: str) -> None
     """A key that does not exist, with the one that was probably meant."""
     near = difflib.get_close_matches(name, sorted(known), 1, 0.55)
     other = next((kind for kind in Kind if kind != owner and owner in (*Kind,) and name in FIELDS[kind]), None)
+    kinds = [kind for kind in Kind if owner == "an operator" and name in FIELDS[kind]]
     fix = (
-        f"only {other} operators have it"
+        f"it stands inside {' or '.join(kinds)}"
+        if kinds
+        else f"only {other} operators have it"
         if other
         else f"did you mean {near[0]}?"
         if near

@@ -151,6 +151,16 @@ def test_every_mistake_is_named_at_once_with_its_line() -> None:
         (batch("on_busy: parallel(0)"), "PS523", "parallel(4)"),
         (batch("on_busy: parallel(n)"), "PS523", "none of"),
         (batch("restart: always"), "PS522", "only streaming operators have it"),
+        (
+            "workflow: w\noperators: {a: {batch: {command: [x]}, autostart: true}}",
+            "PS522",
+            "it stands inside batch or streaming",
+        ),
+        (
+            "workflow: w\noperators: {a: {streaming: {command: [x]}, replicas: 2}}",
+            "PS522",
+            "it stands inside streaming",
+        ),
         (batch("params: [1]"), "PS523", "object"),
         (batch("autostart: 'yes'"), "PS523", "true or false"),
         (operator("batch: {command: [x]}\n    streaming: {command: [x]}"), "PS523", "either batch"),

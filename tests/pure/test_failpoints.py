@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from timeit import repeat
 import pytest
 
 from pgsig import failpoints
+from pgsig.errors import InvalidInput
 from pgsig.failpoints import NAMES, FailpointError, arm, reached
 
 PACKAGE = Path(failpoints.__file__).parent
@@ -52,11 +54,24 @@ def test_it_happens_once_at_the_nth_time(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "text", ["engine.taken", "engine.taken=explode", "nowhere=raise", "engine.taken=sleep", "engine.taken=raise=1"]
-)
+    "text",
+    ["engine.taken", "engine.taken=explode", "nowhere=raise", "engine.taken=sleep", "engine.taken=raise=1",
+     "engine.taken=sleep=long", "engine.taken=raise:", "engine.taken=raise:0", "engine.taken=raise:n"],
+)  # fmt: skip
 def test_what_cannot_be_read_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="PGSIG_FAILPOINTS"):
+    with pytest.raises(InvalidInput, match="PS001 PGSIG_FAILPOINTS: "):
         arm(text)
+
+
+def test_a_process_with_failpoints_that_cannot_be_read_says_all_that_is_wrong_and_ends() -> None:
+    environment = {**os.environ, "PGSIG_FAILPOINTS": "engine.take=kill9, engine.taken=explode"}
+    command = [sys.executable, "-m", "pgsig", "worker", "--database-url", "postgresql://127.0.0.1:1/none"]
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.splitlines()) == (1, "", [
+        'PS001 PGSIG_FAILPOINTS: there is no failpoint "engine.take" (did you mean engine.taken?)',
+        'PS001 PGSIG_FAILPOINTS: "engine.taken=explode" has no action'
+        " (use engine.taken=kill9, stop, raise or sleep=SECONDS, with :N for the Nth time)",
+    ])  # fmt: skip
 
 
 def test_a_process_is_killed_by_its_environment() -> None:

@@ -672,7 +672,7 @@ FUNCTION pgsig_private.report_reload(bigint,bigint,text,text) RETURNS text
 FUNCTION pgsig_private.restored_until() RETURNS bigint
 FUNCTION pgsig_private.run_words(pgsig_private.run) RETURNS text
 FUNCTION pgsig_private.seconds(jsonb) RETURNS double precision
-FUNCTION pgsig_private.settle(bigint,text) RETURNS void
+FUNCTION pgsig_private.settle(bigint) RETURNS void
 FUNCTION pgsig_private.settle_triggers(jsonb,boolean) RETURNS TABLE(trigger_id bigint, since timestamp with time zone, fired integer, now timestamp with time zone)
 FUNCTION pgsig_private.shell(text) RETURNS text
 FUNCTION pgsig_private.signal_problems(text,jsonb,text,text,text,text,text) RETURNS SETOF text

@@ -175,8 +175,8 @@ BEGIN
         ON CONFLICT (rule_id, subject) DO UPDATE SET due_at = excluded.due_at WHERE t.due_at <> excluded.due_at;
     END IF;
     IF v_gone IS NOT NULL THEN
-        PERFORM pgsig_private.settle(r.operator_id, r.subject) FROM (
-            SELECT DISTINCT operator_id, subject FROM pgsig_private.run WHERE id = ANY (v_gone)) r;
+        PERFORM pgsig_private.settle(last.id) FROM (
+            SELECT max(r.id) AS id FROM pgsig_private.run r WHERE r.id = ANY (v_gone) GROUP BY r.operator_id, r.subject) last;
         PERFORM pgsig_private.end_reloads(v_gone);
         PERFORM pgsig_private.emit_states(v_gone, 'stopped');
     END IF;

@@ -58,25 +58,27 @@ BEGIN
     END LOOP;
 END $$;
 
--- After a run of this instance ended: let the next ones go, and say what is to be seen now. The instance is locked by the caller.
-CREATE OR REPLACE FUNCTION pgsig_private.settle(p_operator bigint, p_subject text) RETURNS void
+-- After a run has ended: let the next ones of its instance go, and say what is to be seen now. The instance is locked by the caller. What was
+-- before is not looked through: an operator may have a hundred thousand runs, and the last one that ended is this one.
+CREATE OR REPLACE FUNCTION pgsig_private.settle(p_ended bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_seen record;
+    v_ended pgsig_private.run;
+    v_seen  record;
 BEGIN
-    PERFORM pgsig_private.release_next(p_operator, p_subject);
-    -- Seen is the newest run that is alive, else the newest that waits, else how the last one ended.
+    SELECT * INTO v_ended FROM pgsig_private.run r WHERE r.id = p_ended;
+    PERFORM pgsig_private.release_next(v_ended.operator_id, v_ended.subject);
+    -- Seen is the newest run that is alive, else the newest that waits, else the one that has ended right now.
     SELECT r.id, r.state INTO v_seen FROM pgsig_private.run r
-     WHERE r.operator_id = p_operator AND r.subject = p_subject AND r.state IN ('queued', 'starting', 'running', 'retrying')
+     WHERE r.operator_id = v_ended.operator_id AND r.subject = v_ended.subject AND r.state IN ('queued', 'starting', 'running', 'retrying')
      ORDER BY r.state = 'queued', r.id DESC LIMIT 1;
     IF NOT FOUND THEN
-        SELECT r.id, r.state INTO v_seen FROM pgsig_private.run r
-         WHERE r.operator_id = p_operator AND r.subject = p_subject ORDER BY r.ended_at DESC NULLS LAST, r.id DESC LIMIT 1;
+        SELECT v_ended.id, v_ended.state INTO v_seen;
     END IF;
     UPDATE pgsig_private.instance i
        SET observed = v_seen.state, run_id = v_seen.id, changed_at = clock_timestamp(),
            desired = CASE WHEN v_seen.state IN ('succeeded', 'stopped') THEN 'stopped' ELSE i.desired END
-     WHERE i.operator_id = p_operator AND i.subject = p_subject;
+     WHERE i.operator_id = v_ended.operator_id AND i.subject = v_ended.subject;
 END $$;
 
 CREATE OR REPLACE FUNCTION pgsig_private.join_processes(
@@ -459,14 +461,6 @@ BEGIN
     UPDATE pgsig_private.run r SET ready_at = clock_timestamp() WHERE r.id = p_run;
     IF v_run.handover_of IS NOT NULL THEN
         PERFORM pgsig_private.record(jsonb_build_object('stops', jsonb_build_array(v_run.handover_of)));
-    END IF;
-    -- One that waits for its next attempt has nobody to stop it: it ends here, unless its job is alive.
-    UPDATE pgsig_private.run r SET desired = 'stop', state = 'stopped', ended_at = clock_timestamp(), claimable_at = NULL, blocked = false
-     WHERE r.id = v_run.handover_of AND r.state IN ('queued', 'retrying') AND r.handle IS NULL;
-    IF FOUND THEN
-        PERFORM pgsig_private.settle(v_run.operator_id, v_run.subject);
-        PERFORM pgsig_private.end_reloads(ARRAY[v_run.handover_of]);
-        PERFORM pgsig_private.emit_states(ARRAY[v_run.handover_of], 'stopped');
     END IF;
     PERFORM pgsig_private.emit_states(ARRAY[p_run], 'ready');
     RETURN 'ok';

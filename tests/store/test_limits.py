@@ -146,7 +146,7 @@ def test_a_blocked_run_keeps_its_place_before_others_of_its_instance(connection:
     first = do.start(connection, operator, **limited)
     assert claimed(connection, process) == []
     second = do.start(connection, operator, claimable=False)
-    connection.execute("SELECT pgsig_private.settle(%s, '')", [operator])
+    connection.execute("SELECT pgsig_private.release_next(%s, '')", [operator])
     assert claimed(connection, process) == []
     end(connection, holder)
     assert claimed(connection, process) == [first]

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from pgsig.store.database import query
+from tests import support_jobs as jobs
 from tests.support_core import Connection, one, operator
 
 ROWS = 100_000
@@ -227,3 +228,26 @@ def test_a_quiet_lane_is_looked_at_by_index(history: Connection) -> None:
         with history.transaction():
             history.execute(f"SET LOCAL plan_cache_mode = {mode}; SET LOCAL enable_seqscan = off".encode())
             assert_by_index(scans(history, found[1]), rows=10)
+
+
+def test_an_end_reads_nothing_of_the_runs_before(connection: Connection) -> None:
+    """Also that of a run that nobody has begun, where nothing of its instance is alive: what is to be seen then is that very run."""
+    act = operator(connection, "o", ("START", {"signal": "k"}))
+    connection.execute(
+        "INSERT INTO pgsig_private.run (id, operator_id, subject, generation, version, action_id, depth)"
+        " SELECT nextval('pgsig_private.run_id'), %s, '', 1, 1, i, 1 FROM generate_series(1, 20000) i",
+        [act],
+    )
+    connection.execute("UPDATE pgsig_private.run SET state = 'stopped', ended_at = clock_timestamp()")
+    connection.execute("ANALYZE pgsig_private.run")
+    run = jobs.start(connection, act)
+    counted = "SELECT coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) FROM pg_stat_xact_user_tables WHERE relname = 'run'"
+    with connection.transaction():
+        connection.execute(
+            "SELECT pgsig_private.record(jsonb_build_object('stops', jsonb_build_array(%s::bigint)))", [run]
+        )
+        assert one(connection, counted) <= 20
+    seen = connection.execute(
+        "SELECT observed, desired, run_id FROM pgsig_private.instance WHERE operator_id = %s", [act]
+    )
+    assert seen.fetchall() == [("stopped", "stopped", run)]

@@ -3,14 +3,14 @@
 Why: a run that was stopped before anybody began it read and sorted every run of its operator: 0.2 s and 5,447 pages with 100,000 of them,
 in the transaction of a worker. Whoever ends a run knows which. An index for the same would be one more to write at each end of a run.
 
-Revision ID: 0011
-Revises: 0010
+Revision ID: 0012
+Revises: 0011
 """
 
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0012"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 

@@ -34,6 +34,15 @@ BEGIN
             RETURN format('run %s waits for the limit of the pool %s: %s of %s are alive', p_run.id, p_run.pool, v_alive, v_most);
         END IF;
     END IF;
+    -- Of the runners that may have it, how many runs they hold and how many they have room for; NULL where one has room left.
+    SELECT sum(held.runs), sum(p.capacity) INTO v_alive, v_most
+      FROM pgsig_private.process p
+     CROSS JOIN LATERAL (SELECT count(*) AS runs FROM pgsig_private.run o WHERE o.runner_id = p.id AND o.state IN ('starting', 'running')) held
+     WHERE p.role = 'runner' AND p.ended_at IS NULL AND p.lease_until > clock_timestamp() AND p_run.pool = ANY (p.pools) AND p_run.labels <@ p.labels
+    HAVING bool_and(held.runs >= p.capacity);
+    IF v_alive IS NOT NULL THEN
+        RETURN format('run %s waits for a runner with room: %s of %s are alive on those that may have it', p_run.id, v_alive, v_most);
+    END IF;
     RETURN NULL;
 END $$;
 

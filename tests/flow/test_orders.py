@@ -286,6 +286,19 @@ def test_why_a_run_is_not_claimed(hands: Hands, database: str, monkeypatch: pyte
     assert "1" in capsys.readouterr().out.splitlines()[1].split()
     assert why("w.keyed", "us") == "queued: run 5 waits for the limit of the pool default: 1 of 1 are alive"
 
+    hands.call("SELECT pgsig.limit_pool('default', NULL)")
+    hands.connection.execute("UPDATE pgsig_private.process SET capacity = 1 WHERE id = %s", [hands.runner])
+    full = "run 5 waits for a runner with room: 1 of 1 are alive on those that may have it"
+    assert str(hands.call("SELECT pgsig.why('w.keyed', 'us')")).splitlines()[1].strip() == f"queued: {full}"
+    position = hands.call("SELECT pgsig.act('w.keyed', 'START', 'asia')")
+    hands.evaluate()
+    (effect,) = doors.effects(hands.connection, position)
+    assert effect["text"] == f"recorded: run 6; it {full.removeprefix('run 5 ')}"
+    hands.call("SELECT pgsig.act('w.keyed', 'STOP', 'asia')")
+    hands.evaluate()
+    hands.connection.execute("UPDATE pgsig_private.process SET capacity = 1000 WHERE id = %s", [hands.runner])
+    hands.call("SELECT pgsig.limit_pool('default', 1)")
+
     assert cli.run(["pools", "-o", "json"]) == 0
     assert json.loads(capsys.readouterr().out) == [
         {"name": "default", "limit": 1, "alive": 1, "queued": 3, "blocked": 1, "runners": 1, "capacity": 1000},

@@ -1,4 +1,4 @@
--- What a runner says to the database. The functions behind it are in sql/api/40_jobs.sql.
+-- What a runner says to the database. The functions behind it are in sql/api/40_claim.sql and 42_report.sql.
 -- JSON that came from outside leaves the database as text: a value that Postgres keeps and Python cannot read must
 -- spoil one run, not the whole answer.
 

@@ -623,6 +623,7 @@ FUNCTION pgsig_private.end_reloads(bigint[]) RETURNS void
 FUNCTION pgsig_private.example(text) RETURNS jsonb
 FUNCTION pgsig_private.explain(jsonb,jsonb,jsonb) RETURNS jsonb
 FUNCTION pgsig_private.feed_backfills() RETURNS integer
+FUNCTION pgsig_private.filled_key(bigint) RETURNS text
 FUNCTION pgsig_private.find_trigger(text,text,text) RETURNS pgsig_private.trigger
 FUNCTION pgsig_private.fire_timers() RETURNS double precision
 FUNCTION pgsig_private.first_position(text,text,text) RETURNS bigint

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -84,12 +84,15 @@ def slots(operator: Operator) -> int:
     return int(found[1]) if found else 1
 
 
-def limit_key(namespace: str, template: str, subject: str, params: Json) -> str:
+def limit_key(namespace: str, template: str, subject: str, params: Json, later: Container[str] = ()) -> str:
     """The key of a concurrency limit for one run. In the template {subject} and {params.NAME} stand for the run's own; what it does
-    not have is left empty. Keys of different namespaces are different."""
+    not have is left empty. Keys of different namespaces are different. later: parameters that come from its signals when it is
+    claimed; the claim puts them in."""
 
     def own(found: re.Match[str]) -> str:
         name = found[1]
+        if name.removeprefix("params.") in later and name != "subject":
+            return found[0]
         value = subject if name == "subject" else params.get(name.removeprefix("params."), "")
         return value if isinstance(value, str) else json.dumps(value, sort_keys=True)
 
@@ -173,7 +176,7 @@ class _Step:
             return Result.SKIPPED
         if on_busy == "merge" and waiting:
             self.run_id = waiting[0].id
-            # Of parameters the newest counts. The key of a limit stays that of the START that stood in line first.
+            # Of parameters the newest counts. Those given by hand do not move it to another key of its limit.
             given = {"params": self.order.params} if self.order.params else {}
             self.effects.merges.append({"run_id": waiting[0].id, "evidence": self.order.evidence, **given})
             return Result.MERGED
@@ -256,7 +259,9 @@ class _Step:
         if spec.get("labels"):
             row["labels"] = spec["labels"]
         if limit := spec.get("concurrency"):
-            row["limit_key"] = limit_key(self.order.operator.namespace, limit["key"], instance.subject, params)
+            row["limit_key"] = limit_key(
+                self.order.operator.namespace, limit["key"], instance.subject, params, spec.get("params_from", ())
+            )
             row["limit_most"] = limit["max"]
         self.effects.runs.append(row)
         return claimable

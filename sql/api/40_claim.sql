@@ -198,6 +198,10 @@ BEGIN
             UPDATE pgsig_private.run r SET claimable_at = NULL WHERE r.id = v_run.id AND r.state = 'queued';
             CONTINUE;
         END IF;
+        IF v_run.limit_key LIKE '%{params.%' THEN
+            v_run.limit_key := pgsig_private.filled_key(v_run.id);
+            UPDATE pgsig_private.run r SET limit_key = v_run.limit_key WHERE r.id = v_run.id;
+        END IF;
         IF v_run.limit_key IS NOT NULL THEN
             IF NOT pg_try_advisory_xact_lock(1885827947, hashtext(v_run.limit_key)) THEN
                 v_again := true;
@@ -226,10 +230,13 @@ BEGIN
     IF v_taken = '{}' THEN
         RETURN;
     END IF;
+    -- Kept, so that whoever looks at the run sees what its job got.
+    UPDATE pgsig_private.run r SET params = r.params || pgsig_private.params_from(v.spec->'params_from', r.evidence)
+      FROM pgsig_private.operator_version v
+     WHERE r.id = ANY (v_taken) AND v.operator_id = r.operator_id AND v.version = r.version AND v.spec ? 'params_from';
     PERFORM pgsig_private.emit_states(v_taken, 'starting');
     RETURN QUERY
-        SELECT r.id, r.epoch, r.attempt, r.generation, w.namespace, w.name, o.name, r.subject, v.kind, v.spec,
-               CASE WHEN v.spec ? 'params_from' THEN r.params || pgsig_private.params_from(v.spec->'params_from', r.evidence) ELSE r.params END,
+        SELECT r.id, r.epoch, r.attempt, r.generation, w.namespace, w.name, o.name, r.subject, v.kind, v.spec, r.params,
                CASE WHEN r.evidence = '{}' THEN '[]' ELSE coalesce(pgsig_private.signals_as_json(r.evidence), '[]') END, a.action, r.depth, r.handover_of,
                CASE v.kind WHEN 'streaming' THEN pgsig_private.last_checkpoint(r) ELSE r.checkpoint END, r.failures, r.handle
           FROM pgsig_private.run r
@@ -263,6 +270,24 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
           SELECT max(n.id) FROM pgsig_private.remembered n
            WHERE n.id = ANY (p_evidence) AND jsonb_path_query_first(n.value, p.path::jsonpath, silent => true) IS NOT NULL)
 $$;
+
+-- The key of a run's limit with what only its signals tell put in; it is asked for when the run is claimed: until then signals may be merged.
+CREATE OR REPLACE FUNCTION pgsig_private.filled_key(p_run bigint) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_run  pgsig_private.run;
+    v_from jsonb;
+    v_name text;
+BEGIN
+    SELECT * INTO v_run FROM pgsig_private.run r WHERE r.id = p_run;
+    SELECT v.spec->'params_from' INTO v_from FROM pgsig_private.operator_version v WHERE v.operator_id = v_run.operator_id AND v.version = v_run.version;
+    v_run.params := v_run.params || coalesce(pgsig_private.params_from(v_from, v_run.evidence), '{}');
+    FOR v_name IN SELECT k FROM jsonb_object_keys(coalesce(v_from, '{}')) k LOOP
+        v_run.limit_key := replace(v_run.limit_key, '{params.' || v_name || '}', coalesce(
+            CASE jsonb_typeof(v_run.params->v_name) WHEN 'string' THEN v_run.params->>v_name ELSE (v_run.params->v_name)::text END, ''));
+    END LOOP;
+    RETURN v_run.limit_key;
+END $$;
 
 -- The signals behind an action, as a job gets to see them.
 CREATE OR REPLACE FUNCTION pgsig_private.signals_as_json(p_ids bigint[]) RETURNS jsonb

@@ -169,6 +169,22 @@ def test_starts_that_are_merged_bring_their_parameters(hands: Hands) -> None:
     assert merged == {"own": 1, "a": 2, "b": None, "c": [3]}
 
 
+def test_a_limit_may_be_by_what_only_the_signals_tell(hands: Hands) -> None:
+    limit = {"key": "model {params.model} of {subject}", "max": 1}
+    train = {"command": ["x"], "on_busy": "parallel(9)", "params_from": {"model": "$.id"}, "concurrency": limit}
+    hands.apply(train={"batch": train, "start": {"signal": "go"}})
+    for value in ({"id": "a"}, {"id": "a"}, {"id": 7}, {}, {"id": "{params.model}"}):
+        hands.send("go", value, None)
+    rows = "SELECT state, limit_key, params FROM pgsig.runs ORDER BY id"
+    assert hands.connection.execute(rows).fetchall() == [
+        ("running", "default/model a of ", {"model": "a"}), ("queued", "default/model a of ", {}),
+        ("running", "default/model 7 of ", {"model": 7}), ("running", "default/model  of ", {}),
+        ("running", "default/model {params.model} of ", {"model": "{params.model}"}),
+    ]  # fmt: skip
+    hands.end("w.train")
+    assert hands.states("w.train") == ["succeeded", *["running"] * 4]
+
+
 def doors_of(database: str, client: FlaskClient, action: str) -> list[Callable[[], object]]:
     """Everybody who can give an order."""
     page = client.application.test_client()

@@ -475,6 +475,7 @@ CREATE INDEX run_alive ON pgsig_private.run USING btree (operator_id, subject, i
 CREATE INDEX run_blocked ON pgsig_private.run USING btree (limit_key, priority DESC, id) WHERE blocked
 CREATE INDEX run_checkpoint ON pgsig_private.run USING btree (operator_id, subject, id) WHERE (checkpoint IS NOT NULL)
 CREATE INDEX run_claim ON pgsig_private.run USING btree (pool, priority DESC, claimable_at, id) WHERE ((state = ANY (ARRAY['queued'::text, 'retrying'::text])) AND (claimable_at IS NOT NULL))
+CREATE INDEX run_failed ON pgsig_private.run USING btree (id) WHERE (state = ANY (ARRAY['failed'::text, 'stopped'::text, 'lost'::text]))
 CREATE INDEX run_limit ON pgsig_private.run USING btree (limit_key) WHERE ((limit_key IS NOT NULL) AND (state = ANY (ARRAY['starting'::text, 'running'::text])))
 CREATE INDEX run_operator ON pgsig_private.run USING btree (operator_id, id)
 CREATE INDEX run_pool ON pgsig_private.run USING btree (pool) WHERE (state = ANY (ARRAY['starting'::text, 'running'::text]))
@@ -608,6 +609,7 @@ FUNCTION pgsig_private.ask_function(text,jsonb,jsonb) RETURNS record
 FUNCTION pgsig_private.before_signal() RETURNS trigger
 FUNCTION pgsig_private.begin_backfill(bigint,timestamp with time zone[],integer,text,text) RETURNS bigint
 FUNCTION pgsig_private.begin_timeline(integer,xid8) RETURNS pgsig_private.timeline
+FUNCTION pgsig_private.behind(smallint,pg_snapshot,pg_snapshot,bigint) RETURNS record
 FUNCTION pgsig_private.carried_over(pg_snapshot,bigint) RETURNS pg_snapshot
 FUNCTION pgsig_private.carry_over(text) RETURNS bigint
 FUNCTION pgsig_private.check_move() RETURNS trigger

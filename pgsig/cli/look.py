@@ -98,7 +98,11 @@ def runs(
     with connected(database_url) as connection:
 
         def picture() -> None:
-            found = read(connection, want, Place(), limit).rows
+            page = read(connection, want, Place(), limit)
+            found = page.rows
+            while page.next is not None and len(found) < limit:  # it stopped for the time that it took, not at the end
+                page = read(connection, want, Place(page.next), limit - len(found))
+                found += page.rows
             if output == "json":
                 show_json(found)
                 return

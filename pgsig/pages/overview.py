@@ -52,7 +52,6 @@ def emitted(connection: Connection) -> list[Row]:
 
 def behind(connection: Connection) -> Row:
     """How far the workers are behind, all lanes together."""
-    rows(connection, "by_index")
     lanes = rows(connection, "lag")
     return {
         "waiting": sum(lane["waiting"] for lane in lanes), "more": any(lane["waiting"] >= 10_000 for lane in lanes),

@@ -15,13 +15,15 @@ from typing import Any, Literal
 from psycopg.rows import dict_row
 
 from pgsig.errors import InvalidInput, Problem
+from pgsig.model import FINAL, State
 from pgsig.store.database import Connection, Database, query
 
 Row = dict[str, Any]
 Direction = Literal["older", "newer"]
 
 LAST = 2**63 - 1  # above every position
-WINDOW = 20_000  # positions that one statement of a filtered list looks at
+WINDOW = 20_000  # positions that one statement of a filtered list looks at; while that is quick, the next looks at twice as many
+MOST_WINDOWS = 16  # as many times WINDOW at the most
 BUDGET = 0.1  # seconds after which a filtered list answers with what it has
 WHOLE = 2**30  # characters of a value: all of them
 
@@ -151,13 +153,29 @@ def _of_operators(
 ) -> Page:
     operators: list[int] = []
     if want.workflow or want.operator:
+        of, _, operator = (want.operator or "").rpartition(
+            "."
+        )  # no name has a dot: workflow.operator is understood too
+        if of and want.workflow not in (None, of):
+            return Page([])
         found = rows(
-            connection, "operator_ids", namespace=want.namespace, workflow=want.workflow, operator=want.operator
+            connection,
+            "operator_ids",
+            namespace=want.namespace,
+            workflow=of or want.workflow,
+            operator=operator or None,
         )
         operators = [r["id"] for r in found]
         if not operators:
             return Page([])
     statement = f"{name}_of_operators" if operators else name
+    if name == "runs" and want.states:
+        if not set(want.states) - (FINAL - {State.SUCCEEDED}):
+            statement = "runs_failed"
+        elif FINAL.isdisjoint(want.states) and (
+            State.QUEUED not in want.states or rows(connection, "few_queued", most=WINDOW)[0]["few"]
+        ):
+            statement, narrowed = "runs_open", False
 
     def look(above: int, below: int, most: int) -> list[Row]:
         return _listed(
@@ -181,19 +199,24 @@ def _by_windows(
     ends = rows(connection, bounds)[0]
     low, high = max(above, ends["oldest"] - 1), min(below, ends["newest"] + 1)
     found: list[Row] = []
-    until = monotonic() + BUDGET
+    begin, window = monotonic(), WINDOW
+    until = begin + BUDGET
     while low + 1 < high:
         if place.direction == "older":
-            edge = max(low, high - WINDOW - 1)
+            edge = max(low, high - window - 1)
             found += look(edge, high, limit + 1 - len(found))
             high = edge + 1
         else:
-            edge = min(high, low + WINDOW + 1)
+            edge = min(high, low + window + 1)
             found += look(low, edge, limit + 1 - len(found))
             low = edge - 1
         if len(found) > limit or _shortened(found):
             return _cut(found, limit)
-        if monotonic() > until and low + 1 < high:
+        now = monotonic()
+        if now - begin < BUDGET / 20 and window < WINDOW * MOST_WINDOWS:
+            window *= 2
+        begin = now
+        if now > until and low + 1 < high:
             return Page(_cut(found, limit).rows, high if place.direction == "older" else low)
     return _cut(found, limit)
 

@@ -53,20 +53,25 @@ SELECT x.signal_id, w.namespace, w.name AS workflow, o.name AS operator, r.name 
 COMMENT ON VIEW pgsig.outcomes IS 'How each signal ended for each rule that was interested. A signal that is still waited with has no row yet.';
 COMMENT ON COLUMN pgsig.outcomes.outcome IS 'consumed, superseded, expired, late, duplicate, held or quarantined';
 
+-- What lies behind a lane's cursor, at most 10000 of it. By index, whatever the planner thinks: one transaction that wrote much of the log makes
+-- it believe that any other did so too, and then it would read the whole log to find nothing.
+CREATE OR REPLACE FUNCTION pgsig_private.behind(p_lane smallint, p_s1 pg_snapshot, p_s2 pg_snapshot, p_last_id bigint, OUT waiting bigint, OUT oldest_at timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
+    SELECT count(*), min(emitted_at) FROM (
+        SELECT s.emitted_at FROM (
+            SELECT a.id, a.xid, a.emitted_at FROM pgsig.signals a WHERE a.lane = p_lane AND a.xid >= pg_snapshot_xmax(p_s1)
+            UNION ALL
+            SELECT b.id, b.xid, b.emitted_at FROM pgsig.signals b WHERE b.lane = p_lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))
+        ) s WHERE NOT (p_s2 IS NOT NULL AND pg_visible_in_snapshot(s.xid, p_s2) AND s.id <= p_last_id)
+        LIMIT 10000
+    ) bounded
+$$;
+
 CREATE OR REPLACE VIEW pgsig.lag WITH (security_invoker = true) AS
 SELECT l.lane, n.waiting, n.oldest_at, coalesce(extract(epoch FROM clock_timestamp() - n.oldest_at), 0)::float8 AS seconds
   FROM pgsig_private.lane l
   JOIN LATERAL (SELECT * FROM pgsig_private.cursor c WHERE c.lane = l.lane ORDER BY c.seq DESC LIMIT 1) c ON true
-  JOIN LATERAL (
-    SELECT count(*) AS waiting, min(emitted_at) AS oldest_at FROM (
-        SELECT s.emitted_at FROM (
-            SELECT a.id, a.xid, a.emitted_at FROM pgsig.signals a WHERE a.lane = l.lane AND a.xid >= pg_snapshot_xmax(c.s1)
-            UNION ALL
-            SELECT b.id, b.xid, b.emitted_at FROM pgsig.signals b WHERE b.lane = l.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.s1)))
-        ) s WHERE NOT (c.s2 IS NOT NULL AND pg_visible_in_snapshot(s.xid, c.s2) AND s.id <= c.last_id)
-        LIMIT 10000
-    ) bounded
-  ) n ON true;
+ CROSS JOIN LATERAL pgsig_private.behind(l.lane, c.s1, c.s2, c.last_id) n;
 COMMENT ON VIEW pgsig.lag IS 'Signals that no worker has evaluated yet, by lane. waiting stops counting at 10000.';
 
 COMMENT ON TABLE pgsig.signals IS 'The log of facts. INSERT (key, value) or call pgsig.emit; rows are never updated. Only namespace, key, subject, value, source, event_id and run_id are yours to give.';

@@ -40,7 +40,7 @@ BEGIN
         'GRANT SELECT ON pgsig_private.workflow, pgsig_private.operator, pgsig_private.operator_version, pgsig_private.rule,
              pgsig_private.instance, pgsig_private.action, pgsig_private.outcome, pgsig_private.fate, pgsig_private.run, pgsig_private.lane,
              pgsig_private.cursor, pgsig_private.trigger, pgsig_private.pool, pgsig_private.process TO pgsig_reader',
-        'GRANT EXECUTE ON FUNCTION pgsig.why, pgsig_private.effects TO pgsig_reader',
+        'GRANT EXECUTE ON FUNCTION pgsig.why, pgsig_private.effects, pgsig_private.behind TO pgsig_reader',
         'GRANT pgsig_reader TO pgsig_operator',
         'GRANT EXECUTE ON FUNCTION pgsig.act, pgsig.pause, pgsig.resume, pgsig.fire, pgsig.pause_trigger, pgsig.cancel_backfill, pgsig.limit_pool TO pgsig_operator',
         'GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA pgsig, pgsig_private TO pgsig_service',

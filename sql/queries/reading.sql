@@ -137,12 +137,14 @@ SELECT w.namespace, w.name AS workflow, w.version, v.applied_at, v.applied_by, v
  WHERE w.removed_at IS NULL ORDER BY w.namespace, w.name
 
 -- name: operators
--- One row for each operator with up to 100 of its instances taken together, its newest run that ended, and what is queued.
+-- One row for each operator with up to 100 of its instances taken together, its newest run that ended, what is queued, and the newest that
+-- failed and is tried again.
 SELECT o.id AS operator_id, w.namespace, w.name AS workflow, o.name AS operator, o.kind, w.version, o.spec, o.paused,
        coalesce(i.instances, '[]') AS instances, ended.id AS last_run, ended.state AS last_state, ended.ended_at AS last_ended_at,
        ended.exit_code AS last_exit_code, ended.reason AS last_reason,
-       (SELECT count(*) FROM (SELECT FROM pgsig_private.run q WHERE q.operator_id = o.id
-                                 AND q.state IN ('queued', 'retrying') LIMIT 1000) queued) AS queued
+       (SELECT count(*) FROM (SELECT FROM pgsig_private.run q WHERE q.operator_id = o.id AND q.state = 'queued' LIMIT 1000) queued) AS queued,
+       (SELECT jsonb_build_object('id', q.id, 'attempt', q.attempt, 'reason', q.reason, 'at', q.claimable_at) FROM pgsig_private.run q
+         WHERE q.operator_id = o.id AND q.state = 'retrying' ORDER BY q.id DESC LIMIT 1) AS again
   FROM pgsig_private.operator o
   JOIN pgsig_private.workflow w ON w.id = o.workflow_id
   LEFT JOIN LATERAL (
@@ -196,13 +198,42 @@ SELECT r.* FROM pgsig.runs r
  ORDER BY r.id DESC LIMIT %(limit)s
 
 -- name: runs_of_operators
--- The same for few operators: a range of the index (operator_id, id) for each.
+-- The same for few operators: a range of the index (operator_id, id) for each. As rows, here and below: with "operator_id = o.id" the planner
+-- may walk the primary key, past every run of everybody where the operator has few.
 SELECT r.* FROM unnest(%(operators)s::bigint[]) o(id), LATERAL (
     SELECT r.* FROM pgsig.runs r
-     WHERE r.operator_id = o.id AND r.id > %(above)s AND r.id < %(below)s AND (%(states)s::text[] IS NULL OR r.state = ANY (%(states)s))
-       AND (%(subject)s::text IS NULL OR r.subject = %(subject)s)
-     ORDER BY r.id DESC LIMIT %(limit)s
+     WHERE (r.operator_id, r.id) > (o.id, %(above)s) AND (r.operator_id, r.id) < (o.id, %(below)s)
+       AND (%(states)s::text[] IS NULL OR r.state = ANY (%(states)s)) AND (%(subject)s::text IS NULL OR r.subject = %(subject)s)
+     ORDER BY r.operator_id DESC, r.id DESC LIMIT %(limit)s
 ) r ORDER BY r.id DESC LIMIT %(limit)s
+
+-- name: runs_failed
+-- Runs that ended badly, by the index of those: they may be few and far between.
+SELECT r.* FROM pgsig.runs r
+ WHERE r.id > %(above)s AND r.id < %(below)s AND r.state IN ('failed', 'stopped', 'lost') AND r.state = ANY (%(states)s)
+   AND (cardinality(%(operators)s::bigint[]) = 0 OR r.operator_id = ANY (%(operators)s))
+   AND (%(subject)s::text IS NULL OR r.subject = %(subject)s) AND (%(namespace)s::text IS NULL OR r.namespace = %(namespace)s)
+ ORDER BY r.id DESC LIMIT %(limit)s
+
+-- name: runs_open
+-- Runs that have not ended, however long ago they were recorded: a service may be the oldest run of all. By the indexes of those that a runner
+-- has, and of those that wait.
+WITH open AS MATERIALIZED (
+    SELECT q.id, q.operator_id, q.subject FROM pgsig_private.run q
+     WHERE q.state IN ('starting', 'running', 'retrying') AND q.state = ANY (%(states)s)
+    UNION ALL
+    SELECT q.id, q.operator_id, q.subject FROM pgsig_private.run q WHERE q.state = 'queued' AND 'queued' = ANY (%(states)s)
+)
+SELECT r.* FROM pgsig.runs r
+ WHERE r.id = ANY (ARRAY(
+           SELECT o.id FROM open o WHERE o.id > %(above)s AND o.id < %(below)s AND (%(subject)s::text IS NULL OR o.subject = %(subject)s)
+              AND (cardinality(%(operators)s::bigint[]) = 0 OR o.operator_id = ANY (%(operators)s))))
+   AND (%(namespace)s::text IS NULL OR r.namespace = %(namespace)s)
+ ORDER BY r.id DESC LIMIT %(limit)s
+
+-- name: few_queued
+-- Whether so few runs wait that all of them may be looked at.
+SELECT count(*) < %(most)s AS few FROM (SELECT FROM pgsig_private.run r WHERE r.state = 'queued' LIMIT %(most)s) q
 
 -- name: run_bounds
 SELECT coalesce(min(id), 1) AS oldest, coalesce(max(id), 0) AS newest FROM pgsig_private.run
@@ -229,9 +260,10 @@ SELECT a.* FROM pgsig.actions a
 -- name: actions_of_operators
 SELECT a.* FROM unnest(%(operators)s::bigint[]) o(id), LATERAL (
     SELECT a.* FROM pgsig.actions a
-     WHERE a.operator_id = o.id AND a.id > %(above)s AND a.id < %(below)s AND (%(actions)s::text[] IS NULL OR a.action = ANY (%(actions)s))
-       AND (%(results)s::text[] IS NULL OR a.result = ANY (%(results)s)) AND (%(subject)s::text IS NULL OR a.subject = %(subject)s)
-     ORDER BY a.id DESC LIMIT %(limit)s
+     WHERE (a.operator_id, a.id) > (o.id, %(above)s) AND (a.operator_id, a.id) < (o.id, %(below)s)
+       AND (%(actions)s::text[] IS NULL OR a.action = ANY (%(actions)s)) AND (%(results)s::text[] IS NULL OR a.result = ANY (%(results)s))
+       AND (%(subject)s::text IS NULL OR a.subject = %(subject)s)
+     ORDER BY a.operator_id DESC, a.id DESC LIMIT %(limit)s
 ) a ORDER BY a.id DESC LIMIT %(limit)s
 
 -- name: action_bounds

@@ -58,9 +58,12 @@ def test_after_goes_forwards(client: FlaskClient, some: list[int]) -> None:
         assert get(client, f"/api/v1/signals?after={newest['newest']}{query}")["signals"] == []
 
 
-def test_windows_do_not_lose_rows(client: FlaskClient, some: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("budget", [0.0, 600.0])  # one window a page; windows that grow
+def test_windows_do_not_lose_rows(
+    client: FlaskClient, some: list[int], monkeypatch: pytest.MonkeyPatch, budget: float
+) -> None:
     monkeypatch.setattr("pgsig.store.reading.WINDOW", 4)
-    monkeypatch.setattr("pgsig.store.reading.BUDGET", 0.0)
+    monkeypatch.setattr("pgsig.store.reading.BUDGET", budget)
     for side, want in (("", some[::-1]), ("after=cDE6MA&", some)):
         path: str | None = f"/api/v1/signals?{side}limit=3&key=a.one"
         found: list[int] = []
@@ -98,13 +101,45 @@ def test_a_signal_tells_what_it_caused(client: FlaskClient, connection: Connecti
     assert get(client, f"/api/v1/runs/{run}")["cause"][0]["key"] == "model.trained"
 
 
+def test_the_oldest_run_of_all_is_found_by_its_state(
+    client: FlaskClient, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that has been running since before a long history, and a failure among many that ended well."""
+    operators = define(connection)
+    (_, old), (_, failed), *_ = (
+        start(connection, operators["train"], emit(connection, "x"), subject=f"s{number}") for number in range(30)
+    )
+    connection.execute("ALTER TABLE pgsig_private.run DISABLE TRIGGER USER")
+    connection.execute("UPDATE pgsig_private.run SET state = 'running', runner_id = 1, slot = 0 WHERE id = %s", [old])
+    connection.execute(
+        "UPDATE pgsig_private.run SET state = CASE id WHEN %s THEN 'failed' ELSE 'succeeded' END, ended_at = now() WHERE id <> %s",
+        [failed, old],
+    )
+    monkeypatch.setattr("pgsig.store.reading.WINDOW", 1)  # so that 30 runs are a long history
+    monkeypatch.setattr("pgsig.store.reading.BUDGET", 0.0)
+    for query in (
+        "state=running",
+        "state=running,retrying&workflow=recommender",
+        "state=running&subject=s0&namespace=default",
+    ):
+        found = get(client, f"/api/v1/runs?{query}")
+        assert ([item["id"] for item in found["runs"]], found["next"]) == ([old], None), query
+    assert get(client, "/api/v1/runs?state=running&after=cDE6MA")["runs"][0]["id"] == old
+    assert get(client, "/api/v1/runs?state=running&subject=none")["runs"] == []
+    assert get(client, "/api/v1/runs?state=queued")["runs"] == []
+    monkeypatch.setattr("pgsig.store.reading.BUDGET", 600.0)
+    assert [run["id"] for run in get(client, "/api/v1/runs?state=failed,lost")["runs"]] == [failed]
+
+
 def test_runs_and_actions_are_filtered(client: FlaskClient, connection: Connection) -> None:
     operators = define(connection)
     runs = {name: start(connection, operators[name], emit(connection, "x"), subject=name) for name in operators}
     for query, names in (
         ("", ["serve", "evaluate", "train"]), ("operator=train", ["train"]),
         ("workflow=recommender&state=queued", ["serve", "evaluate", "train"]),
-        ("state=failed,lost", []), ("operator=nothing", []), ("subject=serve", ["serve"]),
+        ("state=failed,lost", []), ("operator=nothing", []), ("subject=serve", ["serve"]), ("operator=recommender.train", ["train"]),
+        ("operator=recommender.train&workflow=recommender&state=queued", ["train"]), ("operator=other.train", []),
+        ("operator=recommender.train&workflow=other", []), ("state=queued,running&operator=serve", ["serve"]),
     ):  # fmt: skip
         assert [item["operator"] for item in get(client, f"/api/v1/runs?{query}")["runs"]] == names, query
     for query, names in (

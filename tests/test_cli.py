@@ -17,7 +17,7 @@ import pytest
 
 from pgsig import cli
 from pgsig.cli import output
-from pgsig.cli.look import _show_log
+from pgsig.cli.look import _Log
 from pgsig.cli.output import cell, coloured, harmless
 from tests.support import wait_for
 
@@ -272,8 +272,12 @@ def test_a_log_may_colour_a_terminal_and_nothing_more(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log = "\x1b[1;31mred\n\x1b[38;5;8mgrey\x1b[m\x1b[8mhidden\x1b]0;owned\x07\x9b2J\x1b[2J"
-    _show_log([{"text": log}])
-    assert capsys.readouterr().out == f"{log}\n"  # not a terminal: as it is
+    shown = _Log()
+    shown.write(log)
+    assert capsys.readouterr().out == log  # not a terminal: as it is
+    shown.end_line()
+    shown.end_line()
+    assert capsys.readouterr().out == "\n"
     monkeypatch.setattr(output, "colourful", lambda: True)
     hidden = "\\x1b[8mhidden\\x1b]0;owned\\x07\\x9b2J\\x1b[2J"
     assert coloured(log) == f"\x1b[1;31mred\x1b[0m\n\x1b[38;5;8mgrey\x1b[m{hidden}\x1b[0m"

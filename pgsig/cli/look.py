@@ -181,34 +181,71 @@ def _log_of(connection: Connection, run: int, follow: bool, lines: int | None) -
     from pgsig.model import FINAL
     from pgsig.store.reading import row, rows
 
-    pause, seq, attempt = Event(), 0, 0
+    pause, seq, attempt, log = Event(), 0, 0, _Log()
     if lines is not None:
-        newest = rows(connection, "log_before", id=run, before=2**31 - 1, limit=lines)
-        _show_log(list(reversed(newest)))
-        seq, attempt = (newest[0]["seq"], newest[0]["attempt"]) if newest else (0, 0)
+        text, seq, attempt = _end_of(connection, run, lines)
+        log.write(text)
     while True:
         # Asked before the log is read: what an ended run wrote is there by then.
         now = row(connection, "run", id=run)
         while found := rows(connection, "log_after", id=run, after=seq, limit=1000):
             if lines is None or follow:
                 for piece in found:
-                    if follow and attempt and piece["attempt"] > attempt:
-                        say(f"run {run}, attempt {piece['attempt']}")
+                    if attempt and piece["attempt"] > attempt:
+                        log.end_line()
+                        if follow:
+                            say(f"run {run}, attempt {piece['attempt']}")
                     attempt = max(attempt, piece["attempt"])
-                    _show_log([piece])
+                    log.write(piece["text"])
             seq = found[-1]["seq"]
         if not follow or now is None or now["state"] in FINAL:
+            log.end_line()
             return
         sys.stdout.flush()
         pause.wait(LOOK_EVERY / 2)
 
 
-def _show_log(found: list[dict[str, Any]]) -> None:
-    """Lines of a log. On a terminal they may colour it, not steer it; in a file or pipe they stay as they are."""
-    for line in found:
-        text = str(line["text"])
-        ended = text if text.endswith("\n") else f"{text}\n"
-        click.echo(coloured(ended) if sys.stdout.isatty() else ended, nl=False, color=True)
+def _end_of(connection: Connection, run: int, lines: int) -> tuple[str, int, int]:
+    """The last lines of a log, the position of its end and the attempt that wrote it. It is stored in pieces, which are no lines."""
+    from pgsig.store.reading import rows
+
+    pieces: list[dict[str, Any]] = []
+    before = 2**31 - 1
+    while found := rows(connection, "log_before", id=run, before=before, limit=100):
+        pieces += found
+        before = found[-1]["seq"]
+        if sum(piece["text"].count("\n") for piece in pieces) > lines:
+            break
+    if not pieces:
+        return "", 0, 0
+    parts: list[str] = []
+    attempt = 0
+    for piece in reversed(pieces):
+        if piece["attempt"] != attempt and parts and not parts[-1].endswith("\n"):
+            parts.append("\n")
+        attempt = piece["attempt"]
+        parts.append(piece["text"])
+    text = "".join(parts)
+    end = "\n" if text.endswith("\n") else ""
+    return "\n".join(text.removesuffix("\n").split("\n")[-lines:]) + end, pieces[0]["seq"], attempt
+
+
+class _Log:
+    """A log as it comes: in pieces, which may end within a line. On a terminal it may colour it, not steer it; in a file or pipe it
+    stays as it is."""
+
+    def __init__(self) -> None:
+        self.within_line = False
+
+    def write(self, text: str) -> None:
+        if text:
+            click.echo(coloured(text) if sys.stdout.isatty() else text, nl=False, color=True)
+            self.within_line = not text.endswith("\n")
+
+    def end_line(self) -> None:
+        if self.within_line:
+            click.echo()
+        self.within_line = False
 
 
 @click.command()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pgsig import cli
 from tests import support_jobs as do
 from tests.support import wait_for
 from tests.support_jobs import Connection
@@ -65,6 +66,27 @@ def test_a_log_outlives_its_runner(connection: Connection, database: str, tmp_pa
     with do.running(do.settings(database, tmp_path)):
         do.wait_state(connection, run, "succeeded", timeout=30)
     assert do.output(connection, run) == "attempt 1\nattempt 2\n"
+
+
+def test_lines_of_a_log_are_those_of_the_job_however_they_were_stored(
+    connection: Connection, database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    run = do.start(connection, do.operator(connection, "op"))
+    pieces = [("one\ntw", 1), ("o\nthree\n\nfo", 1), ("ur", 1), ("fi", 2), ("ve", 2)]
+    for seq, (text, attempt) in enumerate(pieces, 1):
+        row = [run, seq, attempt, text]
+        connection.execute("INSERT INTO pgsig_private.log (run_id, seq, attempt, text) VALUES (%s, %s, %s, %s)", row)
+
+    def shown(*options: str) -> str:
+        assert cli.run(["logs", str(run), *options]) == 0
+        return capsys.readouterr().out
+
+    whole = "one\ntwo\nthree\n\nfour\nfive\n"
+    assert shown() == shown("-n", "6") == shown("-n", "600") == whole
+    assert [shown("-n", str(lines)) for lines in (1, 2, 3, 5)] == [
+        "five\n", "four\nfive\n", "\nfour\nfive\n", whole.removeprefix("one\n")
+    ]  # fmt: skip
 
 
 def test_a_log_is_followed_into_the_next_attempt_and_the_next_run(

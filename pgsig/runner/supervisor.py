@@ -1,4 +1,4 @@
-"""What a runner does with its jobs, in one thread: start, reload, end, and say what became of them. It never waits."""
+"""What a runner does with its jobs, in one thread: begin them, have them watched, and say what became of them. It never waits."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
-from pgsig.condition.duration import seconds, text
+from pgsig.condition.duration import seconds
 from pgsig.decide import health
-from pgsig.decide.health import Step
 from pgsig.decide.retry import How, Outcome, after
 from pgsig.failpoints import reached
 from pgsig.model import Kind, State
@@ -23,13 +22,12 @@ from pgsig.runner.link import Link
 from pgsig.runner.logs import Tail
 from pgsig.runner.place import Spool
 from pgsig.runner.probe import Prober
-from pgsig.runner.session import Reload, SayReady, SayReload, SayState, Session
+from pgsig.runner.session import SayReady, SayState, Session
+from pgsig.runner.watch import Watch
 from pgsig.settings import Settings
 from pgsig.store.jobs import Grant, Report
 
-LOOK_EVERY = 0.2  # seconds between two looks at jobs that say nothing
-LOOK_AGAIN = 0.004  # while a tree is being ended
-LOOK_AT_FLOOD = 0.02  # while a job writes faster than its output is copied
+LOOK_AGAIN = 0.004  # seconds between two looks while a tree is being ended
 
 
 class Supervisor:
@@ -46,24 +44,22 @@ class Supervisor:
         prober: Prober,
     ) -> None:
         self.settings, self.engine, self.spool = settings, engine, spool
-        self.fence, self.link, self.door, self.prober = fence, link, door, prober
+        self.fence, self.link, self.door = fence, link, door
+        self.watch = Watch(settings, engine, link, prober)
         self.jobs: dict[int, Job] = {}
         self.stopping = False
         self._waiting: dict[int, Grant] = {}
         self._dispossessed: threading.Event | None = None
-        self._flood = False
         self._rng = random.Random()  # noqa: S311 - jitter
 
     def patience(self) -> float:
         """Seconds until something has to be looked at, whatever happens."""
-        now, longest = monotonic(), min(1.0, self.settings.lease_seconds / 8)
+        longest = min(1.0, self.settings.lease_seconds / 8)
         if not self.jobs:
             return longest
         if any(job.handle.wake is None for job in self.jobs.values()):
             return LOOK_AGAIN
-        dues = [min(job.kill_at, job.timeout_at, job.drain_until) - now for job in self.jobs.values()]
-        dues += [job.health.look_at - now for job in self.jobs.values() if job.health and not job.why]
-        return max(0.0, min(longest, LOOK_AT_FLOOD if self._flood else LOOK_EVERY, *dues))
+        return min(longest, self.watch.patience(self.jobs.values()))
 
     def files(self) -> list[int]:
         """What becomes readable when a job ends."""
@@ -75,7 +71,7 @@ class Supervisor:
             for pid in self.fence.hear():
                 self._fenced(pid)
         self._collect([job for job in self.jobs.values() if job.handle.wake is None or job.handle.wake in ready])
-        self._watch()
+        self.watch.look(self.jobs.values())
 
     def stop(self, drain: float = 0.0) -> None:
         """Start nothing more, and ask all jobs to end: their runs go on elsewhere. drain: seconds that batch runs have to end by
@@ -88,7 +84,7 @@ class Supervisor:
                 self._conclude(job.session, outcome, handle=job.handle.identity)
         for job in self.jobs.values():
             job.drain_until = monotonic() + (drain if job.grant.kind == Kind.BATCH else 0.0)
-        self._watch()
+        self.watch.look(self.jobs.values())
 
     def abandon(self) -> None:
         """Kill everything, after an error that nobody thought of."""
@@ -124,11 +120,11 @@ class Supervisor:
                 if found is None or found.grant.epoch != event.epoch:
                     return
                 if isinstance(event, StopWanted):
-                    self._ask_to_end(found, "stop")
+                    self.watch.ask_to_end(found, "stop")
                 elif isinstance(event, ReloadWanted):
-                    self._reload(found, event)
+                    self.watch.reload(found, event)
                 elif isinstance(event, Probed):
-                    self._probed(found, event.problem)
+                    self.watch.probed(found, event.problem)
                 else:
                     self._over(found)
 
@@ -192,96 +188,6 @@ class Supervisor:
         """The job of this run that a dead runner left, where the engine can take it over; else None."""
         handle, place = session.grant.handle, session.place
         return self.engine.adopt(handle, place) if handle and place else None
-
-    # ── under way ──
-
-    def _reload(self, job: Job, order: ReloadWanted) -> None:
-        if job.why:
-            return
-        timeout = job.reload_timeout
-        by = str(job.grant.spec.get("reload_by", "api"))
-        if not job.session.offer(Reload(order.reload, order.cause, monotonic() + timeout)) or by == "api":
-            return
-        job.session.next_reload(0)
-        job.session.settled(order.reload)
-        if job.session.place:
-            job.session.place.write("reload", order.cause)
-        if self.engine.reload(job.handle, by):
-            self.link.say(
-                SayReload(job.session, order.reload, "delivered"),
-                SayReload(job.session, order.reload, "acknowledged"),
-            )
-        else:
-            self.link.say(SayReload(job.session, order.reload, "failed", f"the signal {by} could not be sent"))
-
-    def _care(self, job: Job, known: health.Health, now: float) -> None:
-        """Readiness and life: what is due."""
-        if job.session.said_ready:
-            known = health.became_ready(known, now)
-        job.health, step = health.look(known, now, heard_at=job.session.heard_at)
-        self._follow(job, job.health, step)
-
-    def _probed(self, job: Job, problem: str) -> None:
-        if job.health is None or job.why:
-            return
-        failed = job.health.failed if job.health.ready else 0
-        job.health, step = health.answered(job.health, monotonic(), problem)
-        if job.session.place and job.health.ready and (job.health.failed or failed):
-            most = job.health.probe.failures if job.health.probe else 0
-            said = (
-                f"the probe failed, {job.health.failed} of {most}: {problem}"
-                if problem
-                else "the probe is answered again"
-            )
-            job.session.place.note(said)
-        self._follow(job, job.health, step)
-
-    def _follow(self, job: Job, known: health.Health, step: Step | None) -> None:
-        place = job.session.place
-        if step is Step.ASK and known.probe and place:
-            cwd = job.grant.spec.get("cwd")
-            self.prober.ask(job.grant.key, known.probe, env=place.env, cwd=str(cwd) if cwd else None)
-        elif step is Step.READY:
-            self.link.say(SayReady(job.session))
-        elif step in (Step.UNREADY, Step.DEAD):
-            job.detail = health.reason(known)
-            if place:
-                place.note(f"it is ended: {job.detail}")
-            self._ask_to_end(job, step.value)
-
-    def _watch(self) -> None:
-        """Deadlines, health, and output that grows too fast."""
-        now, flood = monotonic(), False
-        for job in self.jobs.values():
-            if job.health and not job.why:
-                self._care(job, job.health, now)
-            if job.timeout_at <= now:
-                job.timeout_at = float("inf")
-                self._ask_to_end(job, "timeout")
-            if job.drain_until <= now:
-                job.drain_until = float("inf")
-                self._ask_to_end(job, "shutdown")
-            if job.kill_at <= now:
-                job.forced = True
-                reached("run.killing")
-                self.engine.kill(job.handle)
-                job.kill_at = now + LOOK_EVERY
-            for reload in job.session.overdue(now):
-                limit = text(job.reload_timeout)
-                self.link.say(SayReload(job.session, reload.id, "failed", f"not acknowledged within {limit}"))
-            if job.session.tail:
-                flood |= job.session.tail.bound() > self.settings.log_kib * 256
-        self._flood = flood
-
-    def _ask_to_end(self, job: Job, why: str) -> None:
-        if job.why in ("", "shutdown") and why != job.why:
-            first, job.why = not job.why, why
-            if first:
-                job.kill_at = monotonic() + job.grace
-                reached("run.stopping")
-                self.engine.stop(job.handle)
-                with job.session.changed:
-                    job.session.changed.notify_all()
 
     def _over(self, job: Job) -> None:
         """Its grant is another's now, or nobody's: nothing is to be said of it any more."""

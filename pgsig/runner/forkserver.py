@@ -239,8 +239,9 @@ def dress(order: bytes, server: Server, *, shown: bool = True) -> str:
 
 def rehearse(server: Server) -> None:
     """Do once what an order will need: the pages that this writes to are the child's own by then, and nobody waits for them."""
-    from pgsig.runner import call
+    from pgsig.runner import call, calling
 
+    calling.rehearse()
     order = "\0".join(
         ["pgsig.runner.forkserver:nothing", os.getcwd(), *(f"{name}={value}" for name, value in server.own.items())]
     )

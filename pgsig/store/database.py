@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -81,14 +82,15 @@ class Database:
 
     def __init__(self, url: str, *, name: str = "web", size: int = 8) -> None:
         # Here, so that a worker, which has no pool, does not carry it.
-        from sqlalchemy import URL, create_engine
+        from sqlalchemy import URL, create_engine, event
         from sqlalchemy.pool import QueuePool
 
         self.url = url
         self.engine = create_engine(
             URL.create("postgresql+psycopg"), creator=lambda: _for_pool(url, name), poolclass=QueuePool,
-            pool_size=size, max_overflow=0, pool_timeout=10, pool_pre_ping=True,
+            pool_size=size, max_overflow=0, pool_timeout=10,
         )  # fmt: skip
+        event.listen(self.engine, "checkout", _look)
 
     @classmethod
     def from_env(cls, *, name: str = "tool", size: int = 2) -> Database:
@@ -131,6 +133,21 @@ def reachable_pool(engine: Any) -> Iterator[Any]:
         yield borrowed
     finally:
         borrowed.close()
+
+
+def _look(connection: Connection, *_: Any) -> None:
+    """Have a connection replaced that its server has ended, without a journey to ask: it said so, or it is asked what it said."""
+    from sqlalchemy.exc import DisconnectionError
+
+    poll = select.poll()
+    if not connection.closed:
+        poll.register(connection.fileno(), select.POLLIN)
+        if not poll.poll(0):
+            return
+    try:
+        connection.execute("SELECT 1", prepare=False)
+    except psycopg.Error as error:
+        raise DisconnectionError("the server has ended the connection") from error
 
 
 def _for_pool(url: str, name: str) -> Connection:

@@ -23,7 +23,7 @@ from pgsig.runner.fence import Fence
 from pgsig.runner.lease import Lease
 from pgsig.runner.lines import OUTAGE, RUNS, SIGNALS, Lines
 from pgsig.runner.output import Copier
-from pgsig.runner.reaping import bury_neighbours, end_leftovers
+from pgsig.runner.reaping import bury_neighbours, end_leftovers, machine
 from pgsig.runner.session import Say, SayReady, SayReload, SayState, Session
 from pgsig.runner.waiting import Waker, readable
 from pgsig.settings import Settings
@@ -323,7 +323,9 @@ class Link:
             return
         try:
             reached("link.claiming")
-            grants = jobs.claim(work, self.process, self.settings.pools, free, self.settings.labels)
+            grants, gone = jobs.claim_and_see(
+                work, self.process, self.settings.pools, free, self.settings.labels, machine()
+            )
         except psycopg.Error as error:
             if error.sqlstate != "PS301":
                 raise
@@ -336,7 +338,7 @@ class Link:
                 self._grants[grant.key] = True
         if grants:
             reached("link.granted")
-        clear = not grants or end_leftovers(work, self._cleared)
+        clear = not grants or end_leftovers(work, gone, self._cleared)
         for grant in grants:
             if clear:
                 self._tell(Granted(grant))

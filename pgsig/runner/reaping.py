@@ -7,6 +7,8 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from pgsig.failpoints import reached
@@ -29,12 +31,13 @@ def bury_neighbours(work: Connection, process: int) -> None:
             jobs.leave(work, other.id)
 
 
-def end_leftovers(work: Connection, cleared: set[int]) -> bool:
+def end_leftovers(work: Connection, seen: Sequence[jobs.Neighbour], cleared: set[int]) -> bool:
     """Make sure that no runner that was declared dead still executes anything on this machine: it may be frozen, and its guard killed.
 
-    cleared: ids of the runners of which that is known; grows. False: something of a job cannot be ended (now).
+    seen: those declared dead, as of now. cleared: ids of the runners of which nothing is left; grows. False: something of a job cannot
+    be ended (now).
     """
-    if all(gone.id in cleared for gone in jobs.gone_neighbours(work, machine())):
+    if all(gone.id in cleared for gone in seen):
         return True
     # Who is there is looked at before who is gone: a runner that thaws meanwhile and joins anew is not gone any more.
     there = tree.census().values()
@@ -52,6 +55,7 @@ def end_leftovers(work: Connection, cleared: set[int]) -> bool:
     return clear
 
 
+@cache
 def machine() -> str:
     """This machine since its last boot, this container of it, this user: who shares them sees each other's processes."""
     with contextlib.suppress(OSError):

@@ -207,17 +207,31 @@ def claim(
     connection: Connection, process: int, pools: Sequence[str], capacity: int, labels: Sequence[str] = ()
 ) -> list[Grant]:
     """Take up to `capacity` runs that may start and need no label but these. Raises psycopg.Error, PS301, when the lease is over."""
-    grants = []
-    for row in all_rows(connection, "claim", runner=process, pools=list(pools), capacity=capacity, labels=list(labels)):
-        spec, bad_spec = _decoded(row["spec"])
-        params, bad_params = _decoded(row["params"])
-        problem = f"its definition cannot be used: {bad_spec}" if bad_spec else ""
-        problem = problem or (f"its parameters cannot be used: {bad_params}" if bad_params else "")
-        defaults = spec.get("params")
-        if isinstance(defaults, dict):
-            params = {**defaults, **params}
-        grants.append(Grant(**{**row, "spec": spec, "params": params, "problem": problem}))
-    return grants
+    given = {"runner": process, "pools": list(pools), "capacity": capacity, "labels": list(labels)}
+    return [_grant(row) for row in all_rows(connection, "claim", **given)]
+
+
+def claim_and_see(
+    connection: Connection, process: int, pools: Sequence[str], capacity: int, labels: Sequence[str], machine: str
+) -> tuple[list[Grant], list[Neighbour]]:
+    """`claim`, and in the same journey `gone_neighbours`: whoever had been declared dead when a run was taken is among them."""
+    given = {"runner": process, "pools": list(pools), "capacity": capacity, "labels": list(labels)}
+    with connection.cursor(row_factory=dict_row) as taken, connection.cursor(row_factory=dict_row) as gone:
+        with connection.pipeline():  # one transaction: its second statement has a snapshot of its own
+            taken.execute(query("claim").encode(), given)
+            gone.execute(query("gone_neighbours").encode(), {"machine": machine})
+        return [_grant(row) for row in taken.fetchall()], _neighbours(gone.fetchall())
+
+
+def _grant(row: dict[str, Any]) -> Grant:
+    spec, bad_spec = _decoded(row["spec"])
+    params, bad_params = _decoded(row["params"])
+    problem = f"its definition cannot be used: {bad_spec}" if bad_spec else ""
+    problem = problem or (f"its parameters cannot be used: {bad_params}" if bad_params else "")
+    defaults = spec.get("params")
+    if isinstance(defaults, dict):
+        params = {**defaults, **params}
+    return Grant(**{**row, "spec": spec, "params": params, "problem": problem})
 
 
 def orders(connection: Connection, process: int) -> list[Order]:

@@ -633,6 +633,7 @@ FUNCTION pgsig_private.foreign_origin() RETURNS text
 FUNCTION pgsig_private.forget_rules(bigint[]) RETURNS void
 FUNCTION pgsig_private.found(jsonb,jsonb,bigint) RETURNS bigint[]
 FUNCTION pgsig_private.gone_before(text) RETURNS timestamp with time zone
+FUNCTION pgsig_private.gone_runners(text) RETURNS bigint[]
 FUNCTION pgsig_private.here() RETURNS pg_snapshot
 FUNCTION pgsig_private.is_evaluated(pgsig.signals) RETURNS boolean
 FUNCTION pgsig_private.is_first(text,text,text,bigint,text,text,jsonb) RETURNS boolean

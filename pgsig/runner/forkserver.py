@@ -50,6 +50,9 @@ AT_ONCE = 0.05  # seconds in which an order comes where jobs wait for children
 REHEARSALS = (
     20  # of the server: the interpreter has fitted its code to what it met by then, and children need not write to it
 )
+OF_A_RUN = dict.fromkeys(
+    [f"PGSIG_{name}" for name in "RUN_FILE RUN_DIR RUN_ID ATTEMPT NAMESPACE WORKFLOW OPERATOR SUBJECT PARAMS".split()], ""
+)  # what an order has beside the server's environment; in a rehearsal they are empty
 HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -214,12 +217,15 @@ def dress(order: bytes, server: Server, *, shown: bool = True) -> str:
     """Make of this process what a new interpreter would have been, as far as a job can see it. Returns the target."""
     target, cwd, *pairs = order.decode("utf-8", "surrogateescape").split("\0")
     environment = {name: value for name, _, value in [pair.partition("=") for pair in pairs]}
-    for name in server.own.keys() - environment.keys():
+    for name in set(os.environ) - environment.keys():
         del os.environ[name]
     for name, value in environment.items():
-        if server.own.get(name) != value:
+        if os.environ.get(name) != value:
             os.environ[name] = value
-    server.shown.overwrite([sys.executable, CALL, target] if shown else sys.orig_argv, environment)
+    if shown:
+        server.shown.overwrite([sys.executable, CALL, target], environment)
+    else:
+        server.shown.overwrite(sys.orig_argv, server.own)
     if environment.get("TZ") != server.own.get("TZ"):
         time.tzset()
     os.chdir(cwd)
@@ -242,9 +248,8 @@ def rehearse(server: Server) -> None:
     from pgsig.runner import call, calling
 
     calling.rehearse()
-    order = "\0".join(
-        ["pgsig.runner.forkserver:nothing", os.getcwd(), *(f"{name}={value}" for name, value in server.own.items())]
-    )
+    pairs = [f"{name}={value}" for name, value in (server.own | OF_A_RUN).items()]
+    order = "\0".join(["pgsig.runner.forkserver:nothing", os.getcwd(), *pairs])
     call.main(dress(order.encode("utf-8", "surrogateescape"), server, shown=False))
 
 

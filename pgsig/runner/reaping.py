@@ -31,13 +31,13 @@ def bury_neighbours(work: Connection, process: int) -> None:
             jobs.leave(work, other.id)
 
 
-def end_leftovers(work: Connection, seen: Sequence[jobs.Neighbour], cleared: set[int]) -> bool:
+def end_leftovers(work: Connection, seen: Sequence[int], cleared: set[int]) -> bool:
     """Make sure that no runner that was declared dead still executes anything on this machine: it may be frozen, and its guard killed.
 
-    seen: those declared dead, as of now. cleared: ids of the runners of which nothing is left; grows. False: something of a job cannot
+    seen: ids of those, as of now. cleared: ids of the runners of which nothing is left; grows. False: something of a job cannot
     be ended (now).
     """
-    if all(gone.id in cleared for gone in seen):
+    if cleared.issuperset(seen):
         return True
     # Who is there is looked at before who is gone: a runner that thaws meanwhile and joins anew is not gone any more.
     there = tree.census().values()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from pgsig.model import Json, State
 from pgsig.store.database import Connection, query
+from pgsig.store.wire import array, quoted, wire
 
 FOREVER = 3650 * 86400.0  # a delay beyond it would overflow what Postgres calls an interval
 
@@ -207,31 +208,31 @@ def claim(
     connection: Connection, process: int, pools: Sequence[str], capacity: int, labels: Sequence[str] = ()
 ) -> list[Grant]:
     """Take up to `capacity` runs that may start and need no label but these. Raises psycopg.Error, PS301, when the lease is over."""
-    given = {"runner": process, "pools": list(pools), "capacity": capacity, "labels": list(labels)}
-    return [_grant(row) for row in all_rows(connection, "claim", **given)]
+    return claim_and_see(connection, process, pools, capacity, labels)[0]
 
 
 def claim_and_see(
-    connection: Connection, process: int, pools: Sequence[str], capacity: int, labels: Sequence[str], machine: str
-) -> tuple[list[Grant], list[Neighbour]]:
-    """`claim`, and in the same journey `gone_neighbours`: whoever had been declared dead when a run was taken is among them."""
-    given = {"runner": process, "pools": list(pools), "capacity": capacity, "labels": list(labels)}
-    with connection.cursor(row_factory=dict_row) as taken, connection.cursor(row_factory=dict_row) as gone:
-        with connection.pipeline():  # one transaction: its second statement has a snapshot of its own
-            taken.execute(query("claim").encode(), given)
-            gone.execute(query("gone_neighbours").encode(), {"machine": machine})
-        return [_grant(row) for row in taken.fetchall()], _neighbours(gone.fetchall())
+    connection: Connection, process: int, pools: Sequence[str], capacity: int, labels: Sequence[str], machine: str = ""
+) -> tuple[list[Grant], list[int]]:
+    """`claim`, and the ids of `gone_neighbours` as of after it: whose runs were taken is among them."""
+    rows = wire(connection).ask(
+        "claim", runner=str(process), pools=array(map(quoted, pools)), capacity=str(capacity),
+        labels=array(map(quoted, labels)), machine=machine,
+    )  # fmt: skip
+    return [_grant(*row[:-1]) for row in rows], rows[0][-1] if rows else []
 
 
-def _grant(row: dict[str, Any]) -> Grant:
-    spec, bad_spec = _decoded(row["spec"])
-    params, bad_params = _decoded(row["params"])
+def _grant(*row: Any) -> Grant:
+    """A grant from a row of `claim`, whose columns have the order of its fields."""
+    grant = Grant(*row)
+    spec, bad_spec = _decoded(row[9])
+    params, bad_params = _decoded(row[10])
     problem = f"its definition cannot be used: {bad_spec}" if bad_spec else ""
     problem = problem or (f"its parameters cannot be used: {bad_params}" if bad_params else "")
     defaults = spec.get("params")
     if isinstance(defaults, dict):
         params = {**defaults, **params}
-    return Grant(**{**row, "spec": spec, "params": params, "problem": problem})
+    return replace(grant, spec=spec, params=params, problem=problem)
 
 
 def orders(connection: Connection, process: int) -> list[Order]:

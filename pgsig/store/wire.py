@@ -1,4 +1,4 @@
-"""The statements of a worker's transaction, sent by libpq itself.
+"""The statements that somebody waits for, sent by libpq itself: those of a worker's transaction, and a runner's claim.
 
 A signal that comes alone is answered in three journeys: BEGIN and take, lock, record and COMMIT. psycopg's cursors would take longer to
 write and read these than Postgres takes to answer them, the more so after a pause, when none of their code is in a cache. Values still come
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import select
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -71,7 +71,8 @@ class Wire:
         self._pgconn.flush()
 
     def ask(self, name: str, **arguments: Argument) -> list[tuple[Any, ...]]:
-        """Send a statement and wait for its rows."""
+        """Send a statement and wait for its rows. Outside a transaction it is one by itself."""
+        self._known(name)
         self._begin()
         self._put(name, arguments)
         answer = self.finish()
@@ -178,7 +179,7 @@ def _numbered(text: str) -> tuple[str, list[str]]:
     return re.sub(r"%(?:\((\w+)\)s|%)", number, text), order
 
 
-def array(texts: Sequence[str]) -> str:
+def array(texts: Iterable[str]) -> str:
     """An array as text, of what needs no quotes. psycopg's own way of writing one asks each element what it is."""
     return "{" + ",".join(texts) + "}"
 

@@ -66,6 +66,18 @@ BEGIN
          ORDER BY r.operator_id, r.subject, r.id LIMIT 1000;
 END $$;
 
+-- The runners of a machine that ended or were declared dead within a day, and have not joined anew, as of now: whose runs a statement has just taken
+-- are among them. It is volatile for that: the statement's own snapshot is older.
+CREATE OR REPLACE FUNCTION pgsig_private.gone_runners(p_machine text) RETURNS bigint[]
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT p.id FROM pgsig_private.process p
+         WHERE p.role = 'runner' AND p.ended_at > clock_timestamp() - interval '1 day' AND p.detail->>'machine' = p_machine
+           AND NOT EXISTS (SELECT FROM pgsig_private.process a
+                            WHERE a.role = 'runner' AND a.ended_at IS NULL AND a.detail->>'mark' = p.detail->>'mark'));
+END $$;
+
 -- LIMITS. A run may carry a key; of all runs with that key, whoever they belong to, at most limit_most are alive. Who counts or
 -- changes that number holds the key's lock until it commits. A claim only tries for it: it holds other locks already.
 -- Put back into line as many of the runs that wait for this key as may be alive now, the most urgent first. The key's lock is held by the caller.

@@ -22,19 +22,17 @@ SELECT id, pid, detail::text FROM pgsig_private.process
 
 -- name: gone_neighbours
 -- The runners of this machine, since this boot, that ended or were declared dead, and have not joined anew. Whether they know it is another question.
-SELECT p.id, p.pid, p.detail::text FROM pgsig_private.process p
- WHERE p.role = 'runner' AND p.ended_at > clock_timestamp() - interval '1 day' AND p.detail->>'machine' = %(machine)s
-   AND NOT EXISTS (SELECT FROM pgsig_private.process a WHERE a.role = 'runner' AND a.ended_at IS NULL AND a.detail->>'mark' = p.detail->>'mark')
+SELECT id, pid, detail::text FROM pgsig_private.process WHERE id = ANY (pgsig_private.gone_runners(%(machine)s))
 
 -- name: claim
 -- Runs for the free places of a runner, each with a new epoch. The join sees them as they were before, if at all: one that was recorded
 -- since this statement began is seen by the function alone. ran_for: how long a job that waits to
--- be taken over has been running.
+-- be taken over has been running. gone: see gone_runners.
 SELECT c.id, c.epoch, c.attempt, c.generation, c.namespace, c.workflow, c.operator, c.subject, c.kind, c.spec::text, c.params::text,
        c.cause::text, c.action, c.depth, c.handover_of, c.checkpoint::text, c.failures, c.handle,
        CASE WHEN c.handle IS NOT NULL THEN extract(epoch FROM clock_timestamp() - r.started_at)::float8 END AS ran_for,
-       pgsig_private.cursor_here() AS since
-  FROM pgsig_private.claim(%(runner)s, %(pools)s::text[], %(capacity)s, %(labels)s::text[]) c
+       pgsig_private.cursor_here() AS since, (SELECT pgsig_private.gone_runners(%(machine)s)) AS gone
+  FROM pgsig_private.claim(%(runner)s::bigint, %(pools)s::text[], %(capacity)s::integer, %(labels)s::text[]) c
   LEFT JOIN pgsig_private.run r ON r.id = c.id
 
 -- name: held

@@ -50,9 +50,10 @@ AT_ONCE = 0.05  # seconds in which an order comes where jobs wait for children
 REHEARSALS = (
     20  # of the server: the interpreter has fitted its code to what it met by then, and children need not write to it
 )
-OF_A_RUN = dict.fromkeys(
-    [f"PGSIG_{name}" for name in "RUN_FILE RUN_DIR RUN_ID ATTEMPT NAMESPACE WORKFLOW OPERATOR SUBJECT PARAMS".split()], ""
-)  # what an order has beside the server's environment; in a rehearsal they are empty
+OF_A_RUN = {
+    f"PGSIG_{name}": ""
+    for name in ("RUN_FILE", "RUN_DIR", "RUN_ID", "ATTEMPT", "NAMESPACE", "WORKFLOW", "OPERATOR", "SUBJECT", "PARAMS")
+}  # what an order has beside the server's environment; in a rehearsal they are empty
 HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from pgsig.errors import Conflict, InvalidInput, Problem
 from pgsig.model import Json
 from pgsig.store.database import Connection, query
 from pgsig.store.jobs import all_rows
+from pgsig.store.wire import wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,7 @@ def emit(
     if not stamped:
         return []
     if len(stamped) == 1 and (one := _plain(stamped[0])):
-        given = {"run": run, "epoch": epoch, "namespace": namespace, **one}
-        rows = connection.execute(query("emit_one").encode(), given).fetchall()
+        rows = wire(connection).ask("emit_one", run=str(run), epoch=str(epoch), namespace=namespace, **one)
         if not rows:
             raise gone(run)
         return [rows[0][0]]
@@ -63,13 +64,14 @@ def emit(
     return [row[0] for row in rows]
 
 
-def _plain(signal: dict[str, Json]) -> dict[str, Json] | None:
+def _plain(signal: dict[str, Json]) -> dict[str, str | None] | None:
     """One signal as `pgsig.emit` takes it. None: something in it is not as it should be, and `emit_many` says what."""
-    wanted = {"key": signal.get("key"), "subject": signal.get("subject", ""), "source": signal["source"]}
-    event_id = signal.get("event_id")
-    if not (signal.keys() <= _FIELDS and all(isinstance(text, str) for text in (*wanted.values(), event_id or ""))):
+    texts = {"key": signal.get("key"), "subject": signal.get("subject", ""), "source": signal["source"]}
+    if (event_id := signal.get("event_id")) is not None:
+        texts["event_id"] = event_id
+    if not signal.keys() <= _FIELDS or not all(isinstance(text, str) and text.isprintable() for text in texts.values()):
         return None
-    return {**wanted, "event_id": event_id, "value": Jsonb(signal.get("value"))}
+    return {"event_id": None, **texts, "value": json.dumps(signal.get("value"))}
 
 
 _FIELDS = {"key", "value", "subject", "source", "event_id", "run_id"}

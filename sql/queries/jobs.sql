@@ -73,9 +73,9 @@ SELECT e.id FROM held CROSS JOIN LATERAL pgsig.emit_many(%(signals)s::jsonb, %(n
 -- name: emit_one
 -- The same for a single one, which needs no list.
 WITH held AS MATERIALIZED (
-    SELECT FROM pgsig_private.run WHERE id = %(run)s AND epoch = %(epoch)s AND state IN ('starting', 'running') FOR SHARE
+    SELECT FROM pgsig_private.run WHERE id = %(run)s::bigint AND epoch = %(epoch)s::bigint AND state IN ('starting', 'running') FOR SHARE
 )
-SELECT pgsig.emit(%(key)s, %(value)s::jsonb, %(subject)s, %(namespace)s, %(source)s, %(event_id)s, %(run)s) FROM held
+SELECT pgsig.emit(%(key)s, %(value)s::jsonb, %(subject)s, %(namespace)s, %(source)s, %(event_id)s, %(run)s::bigint) FROM held
 
 -- name: note_progress
 UPDATE pgsig_private.run SET progress = %(value)s::jsonb

@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections import deque
-from collections.abc import Callable, Sequence
-from itertools import islice, takewhile
+from collections.abc import Callable
 from time import monotonic
 
 import psycopg
@@ -22,16 +20,16 @@ from pgsig.runner.events import Dispossessed, Event, Granted, GrantOver, ReloadW
 from pgsig.runner.fence import Fence
 from pgsig.runner.lease import Lease
 from pgsig.runner.lines import OUTAGE, RUNS, SIGNALS, Lines
+from pgsig.runner.outbox import Outbox
 from pgsig.runner.output import Copier
 from pgsig.runner.reaping import bury_neighbours, end_leftovers, machine
-from pgsig.runner.session import Say, SayReady, SayReload, SayState, Session
+from pgsig.runner.session import Say, SayState, Session
 from pgsig.runner.waiting import Waker, readable
 from pgsig.settings import Settings
 from pgsig.store import housekeeping, jobs
 from pgsig.store.database import Connection
 
 log = logging.getLogger(__name__)
-MOST_TOGETHER = 100  # reports in one transaction
 LOOK_AGAIN = 0.02  # seconds after a claim that did not fill the runner
 FLUSH_EVERY = 0.2  # seconds between two portions of a run's output
 REAP_EVERY = 1.0
@@ -59,13 +57,12 @@ class Link:
         self.connected = threading.Event()
         self._tell, self._alive, self._ring = tell, alive, ring
         self._lock = threading.Lock()
-        self._line: deque[Say] = deque()
         self._grants: dict[tuple[int, int], bool] = {}  # what was granted and not reported ended: is it still executed?
         self.output = Copier(settings.log_kib * 1024, OUTAGE)
+        self._outbox = Outbox(self.output, self._said)
         self._lease = Lease(settings, name, fence)
         self._alarms: list[float] = []
         self._cleared: set[int] = set()  # dead runners of this machine of which nothing is left
-        self._alone = 0  # reports to tell one by one, since that many together failed
         self._finish = threading.Event()
         self._give_up_at = float("inf")
         self._look = True
@@ -83,12 +80,12 @@ class Link:
 
     def say(self, *items: Say) -> None:
         """Tell the database, as soon as it can be told. A run whose end is said here takes no place of the runner any more."""
-        with self._lock:
+        with self._lock:  # before it can be told: then the grant is forgotten
             for item in items:
-                self._line.append(item)
                 if isinstance(item, SayState) and item.last:
                     self._grants[item.session.grant.key] = False
                     self._look = True
+        self._outbox.put(items)
         self._waker.wake()
 
     def forget(self, session: Session) -> None:
@@ -136,7 +133,7 @@ class Link:
     def _talk(self, lines: Lines) -> None:
         while not self._over():
             self._exchange(lines.work)
-            if self._finish.is_set() and not self._line:
+            if self._finish.is_set() and not self._outbox:
                 break
             said = lines.wait(self._waker, self._patience())
             self._look |= RUNS in said
@@ -158,7 +155,7 @@ class Link:
             self._renew(work)
         if self._is_due("compare", COMPARE_EVERY):
             self._compare(work)
-        self._say_all(work)
+        self._outbox.tell(work)
         if self._is_due("flush", FLUSH_EVERY):
             reached("link.flushing")
             self.output.flush(work)
@@ -178,7 +175,7 @@ class Link:
 
     def _patience(self) -> float:
         """Seconds until something is due."""
-        if self._look or self._line:
+        if self._look or self._outbox:
             return 0.0
         dues = [self._due["poll"], self._due["renew"], self._due["reap"], *self._alarms]
         if len(self.output):
@@ -203,11 +200,8 @@ class Link:
         self._tell(Dispossessed(done))
         done.wait()
         with self._lock:
-            told, self._line = list(self._line), deque()
             self._grants.clear()
-        for item in told:
-            item.told.set_result(False)
-        for session in {*self.output.forget_all(), *(item.session for item in told)}:
+        for session in self.output.forget_all() | self._outbox.drop():
             session.release()
 
     def _compare(self, work: Connection) -> None:
@@ -228,70 +222,7 @@ class Link:
                 log.warning("run %s was granted, but the answer was lost: given back", one.run_id)
                 self._give_back(work, key, one.handle, "its grant did not reach the runner")
 
-    # ── what is told ──
-
-    def _say_all(self, work: Connection) -> None:
-        while self._line:
-            items = self._together()
-            try:
-                told = self._say(work, items)
-            except OUTAGE:
-                raise
-            except psycopg.Error:
-                # Repeating it would hold up everybody else's for ever.
-                log.exception("run %s: %s could not be recorded", items[0].session.grant.id, items[0])
-                told = [False]
-            with self._lock:
-                for _ in told:
-                    self._line.popleft()
-            for item, answer in zip(items, told, strict=False):
-                if isinstance(item, SayState):
-                    self._said(item, answer)
-                item.told.set_result(answer)
-
-    def _together(self) -> list[Say]:
-        """What can be told in one transaction: reports that follow each other, else the first alone. Those of one run keep
-        their order."""
-        with self._lock:
-            reports = list(takewhile(lambda item: isinstance(item, SayState), islice(self._line, MOST_TOGETHER)))
-            return reports if len(reports) > 1 and not self._alone else [self._line[0]]
-
-    def _say(self, work: Connection, items: Sequence[Say]) -> list[bool]:
-        match items[0]:
-            case SayReady(session=session):
-                reached("link.ready")
-                said = jobs.ready(work, *session.grant.key)
-                reached("link.was_ready")
-                return [said]
-            case SayReload(session=session, id=reload, state=state, reason=reason):
-                reached("link.reload")
-                said = jobs.report_reload(work, reload, session.grant.epoch, state, reason)
-                reached("link.reloaded")
-                return [said]
-            case SayState():
-                reports = [item for item in items if isinstance(item, SayState)]
-                for item in reports:
-                    if item.last:
-                        reached("link.ended")
-                        self.output.copy(work, item.session, last=True)
-                return self._report(work, [item.report for item in reports])
-        raise TypeError(type(items[0]).__name__)
-
-    def _report(self, work: Connection, reports: Sequence[jobs.Report]) -> list[bool]:
-        try:
-            reached("link.reporting")
-            answers = jobs.report(work, *reports)
-            reached("link.reported")
-        except OUTAGE:
-            raise
-        except psycopg.Error:
-            if len(reports) == 1:
-                raise
-            # One of them cannot be recorded, and which one is not known: each for itself.
-            self._alone = len(reports)
-            return []
-        self._alone = max(0, self._alone - len(reports))
-        return answers
+    # ── what was told ──
 
     def _said(self, item: SayState, told: bool) -> None:
         if item.last:

@@ -195,7 +195,9 @@ def test_nobody_rings_under_load(database: str, loaded: Connection) -> None:
             if heard.payload == "end":
                 break
             rings += 1
-        assert 0 < rings < 1200  # on a machine with nothing else to do, a hundred; a worker that never lets the bell go has all 1500 ring
+        assert (
+            0 < rings < 1200
+        )  # on a machine with nothing else to do, a hundred; a worker that never lets the bell go has all 1500 ring
         ids.append(emit(loaded))  # it sleeps again, or will
         wait_for_causes(loaded, ids)
 

@@ -20,6 +20,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -35,6 +36,7 @@ from pgsig.store.database import Database
 
 LARGEST_NOTE = 256 * 1024  # bytes of a progress, result or checkpoint, like a signal's value
 LAST_ANSWERS = 5.0  # seconds for requests under way when the runner ends
+REQUESTS = "POST /emit, /ready, /heartbeat, /progress, /result, /checkpoint or /reload/ID; GET /signals or /reload"
 TOLD_WITHIN = 30.0  # seconds for what goes through the runner's line to the database
 
 
@@ -110,7 +112,7 @@ class Door:
             ("GET", "/reload"): self.next_reload,
         }.get((method, parts.path))
         if handler is None:
-            raise NotFound(f"there is no {method} {parts.path}", code="PS404")
+            raise NotFound(f"there is no {method} {parts.path}", code="PS404", fix=REQUESTS)
         return handler(session, query, body)
 
     # ── what is asked; each gets the session, the query and the body, and returns the answer ──
@@ -132,9 +134,15 @@ class Door:
         if not signals:
             return {"ids": []}
         reached("door.emitting")
-        with self._database.statement() as connection:
-            ids = in_job.emit(connection, *grant.key, grant.namespace, f"{grant.workflow}.{grant.operator}", signals)
-            reached("door.emitted")
+        try:
+            with self._database.statement() as connection:
+                source = f"{grant.workflow}.{grant.operator}"
+                ids = in_job.emit(connection, *grant.key, grant.namespace, source, signals)
+                reached("door.emitted")
+        except InvalidInput as error:  # of one signal, a pointer is into that
+            if isinstance(body, list):
+                raise
+            raise InvalidInput([replace(p, where=p.where.removeprefix("/0")) for p in error.problems]) from error
         reached("door.answering")
         return {"ids": ids}
 

@@ -106,7 +106,7 @@ class _Request(BaseHTTPRequestHandler):
         try:
             return json.loads(data) if data.strip() else {}
         except (ValueError, RecursionError) as error:
-            raise Refused(400, "PS405", f"the body is not JSON: {error}") from error
+            raise Refused(400, "PS405", f"the body is not JSON: {error}", "send a JSON value, as UTF-8") from error
 
 
 def _status(error: PgsigError) -> int:

@@ -131,6 +131,7 @@ def test_a_shell_job_speaks_http(connection: Connection, runner: object) -> None
         ask /nowhere '{}'
         ask /emit 'no json'
         curl -s "$(cat "$PGSIG_RUN_DIR/url")/emit" -d '{"key": "no.token"}'
+        ask /emit '{"key": "run.forged"}'
     """
     needs("curl")
     run = do.start(connection, do.operator(connection, "shell", command=["sh", "-c", script]))
@@ -140,9 +141,14 @@ def test_a_shell_job_speaks_http(connection: Connection, runner: object) -> None
         "SELECT id, key, value FROM pgsig.signals WHERE run_id = %s AND kind = 'user'", [run]
     ).fetchall()
     assert emitted == [(answers[0]["ids"][0], "shell.said", {"a": 1})]
-    assert [problem["code"] for problem in answers[1]["error"]["errors"]] == ["PS101", "PS101"]
+    problems = [answer["error"]["errors"] for answer in (answers[1], answers[6])]
+    assert [[(one["code"], one["where"]) for one in found] for found in problems] == [
+        [("PS101", "/0/key"), ("PS101", "/1/key")], [("PS102", "/key")],
+    ]  # fmt: skip
     assert answers[2] == {"ok": True}
-    assert [answer["error"]["code"] for answer in answers[3:]] == ["PS404", "PS405", "PS403"]
+    refused = [answer["error"] for answer in answers[3:6]]
+    assert [error["code"] for error in refused] == ["PS404", "PS405", "PS403"]
+    assert all(error["fix"] for error in refused)
 
 
 def test_a_value_that_python_cannot_read_spoils_only_its_own_run(connection: Connection, runner: object) -> None:

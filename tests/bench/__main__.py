@@ -26,67 +26,67 @@ Part = Callable[[Server, Report], None]
 PARTS: dict[str, tuple[str, Part, Part]] = {
     "latency": (
         "idle latency",
-        lambda s, r: latency.measure(s, r, rounds=5, events=40),
+        lambda s, r: latency.measure(s, r, rounds=5, events=24),
         lambda s, r: latency.measure(s, r, rounds=15, events=300),
     ),
     "peers": (
         "beside peers",
-        lambda s, r: peers.measure(s, r, rounds=5, events=20, factor=1),
-        lambda s, r: peers.measure(s, r, rounds=9, events=300, factor=5),
+        lambda s, r: peers.measure(s, r, rounds=5, others=3, events=12, factor=1),
+        lambda s, r: peers.measure(s, r, rounds=9, others=9, events=300, factor=5),
     ),
     "emit": (
         "emit, one row a commit",
-        lambda s, r: emit.measure(s, r, rounds=5, seconds=1),
+        lambda s, r: emit.measure(s, r, rounds=5, seconds=0.4),
         lambda s, r: emit.measure(s, r, rounds=9, seconds=5),
     ),
     "drain": (
         "drain, one worker's engine",
-        lambda s, r: drain.measure(s, r, rounds=5, backlog=10_000),
+        lambda s, r: drain.measure(s, r, rounds=3, backlog=10_000),
         lambda s, r: drain.measure(s, r, rounds=9, backlog=200_000),
     ),
     "snapshot": (
         "a snapshot held open",
-        lambda s, r: held.snapshot(s, r, rounds=5, seconds=15, backlog=10_000),
-        lambda s, r: held.snapshot(s, r, rounds=9, seconds=300, backlog=50_000),
+        lambda s, r: held.snapshot(s, r, rounds=2, seconds=10, backlog=8_000),
+        lambda s, r: held.snapshot(s, r, rounds=3, seconds=300, backlog=50_000),
     ),
     "writer": (
         "a write transaction open elsewhere",
-        lambda s, r: held.open_writer(s, r, rounds=5, events=40),
+        lambda s, r: held.open_writer(s, r, rounds=5, events=24),
         lambda s, r: held.open_writer(s, r, rounds=9, events=300),
     ),
     "rules": (
         "rules in the pure core",
-        lambda _, r: decide.measure(r, rounds=5, signals=10_000, most_rules=100_000),
+        lambda _, r: decide.measure(r, rounds=7, signals=10_000, most_rules=100_000),
         lambda _, r: decide.measure(r, rounds=15, signals=20_000, most_rules=100_000),
     ),
     "history": (
         "backlog and history",
-        lambda s, r: history.measure(s, r, rounds=5, signals=200_000, backlog=100_000, steady=20_000),
+        lambda s, r: history.measure(s, r, rounds=5, signals=150_000, backlog=75_000, steady=15_000),
         lambda s, r: history.measure(s, r, rounds=9, signals=10_000_000, backlog=5_000_000, steady=200_000),
     ),
     "silent": (
         "no NOTIFY arrives",
-        lambda s, r: silent.dropped(s, r, events=20),
+        lambda s, r: silent.dropped(s, r, events=16),
         lambda s, r: silent.dropped(s, r, events=300),
     ),
     "idle": (
         "an idle worker",
-        lambda s, r: silent.cost(s, r, seconds=2, rounds=5),
+        lambda s, r: silent.cost(s, r, seconds=1.6, rounds=5),
         lambda s, r: silent.cost(s, r, seconds=20, rounds=9),
     ),
     "runner": (
         "a runner",
-        lambda s, r: runner.measure(s, r, rounds=3, starts=30, jobs=1_000),
-        lambda s, r: runner.measure(s, r, rounds=5, starts=100, jobs=10_000),
+        lambda s, r: runner.measure(s, r, rounds=5, starts=10, jobs=1_000, drains=2),
+        lambda s, r: runner.measure(s, r, rounds=5, starts=80, jobs=10_000, drains=3),
     ),
     "clock": (
         "a clock",
-        lambda s, r: clock.measure(s, r, seconds=12, many=10_000, changes=10),
+        lambda s, r: clock.measure(s, r, seconds=5, many=10_000, changes=10),
         lambda s, r: clock.measure(s, r, seconds=200, many=10_000, changes=50),
     ),
     "model": (
         "the model of docs/scaling.md",
-        lambda s, r: model.measure(s, r, rounds=5, backlog=10_000),
+        lambda s, r: model.measure(s, r, rounds=3, backlog=10_000),
         lambda s, r: model.measure(s, r, rounds=9, backlog=100_000),
     ),
 }

@@ -72,7 +72,7 @@ def measure(server: Server, report: Report, *, seconds: float, many: int, change
     report.figure(f"a changed trigger beside {many:,} is in force: p50", [percentile(waits, 0.5) * 1e3], "ms")
     report.ratio(f"a changed trigger beside {many:,} is in force, slowest of {changes}", max(waits), "≤ 1", "s")
 
-    late = _lateness(server, [_every(10, 0.0) for _ in range(many)], max(seconds, 12))
+    late = _lateness(server, [_every(6, 0.0) for _ in range(many)], max(seconds, 7))
     report.figure(f"{many:,} triggers due at the same instant: until the last is committed", [max(late) * 1e3], "ms")
 
 

@@ -13,7 +13,7 @@ from tests.support_core import operator, workers
 def snapshot(server: Server, report: Report, *, rounds: int, seconds: float, backlog: int) -> None:
     """Drain rates in turns, of a database in which a REPEATABLE READ snapshot is held under load for some time, and of one in which none is
     (a snapshot holds back its own database only). Nothing is truncated in between. What is compared is the last third of the time, when
-    most has piled up: both have the same history by then."""
+    most has piled up: both have the same history by then. rounds: before it, not counted."""
     with server.database() as held_back, server.database() as free, connect(held_back) as log, connect(free) as other:
         for connection in (log, other):
             operator(connection, "o", ("START", {"signal": "load"}), kind="streaming")

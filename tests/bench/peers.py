@@ -67,7 +67,8 @@ def installed() -> dict[str, str]:
     return found
 
 
-def measure(server: Server, report: Report, *, rounds: int, events: int, factor: int) -> None:
+def measure(server: Server, report: Report, *, rounds: int, others: int, events: int, factor: int) -> None:
+    """others: rounds of the peers that no goal names."""
     there = [peer for peer in PEERS if peer.module in installed()]
     if missing := {peer.module for peer in PEERS} - set(installed()):
         report.note(f"not installed: {', '.join(sorted(missing))} (pip install 'pgsig[bench]')")
@@ -88,19 +89,20 @@ def measure(server: Server, report: Report, *, rounds: int, events: int, factor:
                     drain.fill(log, jobs, "'s' || i % 100" if name == "an action each" else f"'{turn}-' || i")
                 rates.setdefault(f"pgsig, {name}", []).append(drain.drain(address, jobs))
             for peer, address in theirs.items():
+                if turn >= others and not peer.goal:
+                    continue
                 took = float(peer.call(address, "round", peer.jobs * factor))
                 rates.setdefault(peer.name, []).append(peer.jobs * factor / took)
         for name, found in rates.items():
             report.figure(f"drain: {name}", found, "a second")
         for peer in there:
-            report.ratio(
-                f"drain, an action each: pgsig / {peer.name}",
-                paired(rates["pgsig, an action each"], rates[peer.name]),
-                peer.goal,
-            )
-            report.ratio(
-                f"drain, a run each: pgsig / {peer.name}", paired(rates["pgsig, a run each"], rates[peer.name])
-            )
+            found = rates[peer.name]
+            for name in own:
+                report.ratio(
+                    f"drain, {name}: pgsig / {peer.name}",
+                    paired(rates[f"pgsig, {name}"][: len(found)], found),
+                    peer.goal if name == "an action each" else "",
+                )
         for peer, address in theirs.items():
             times = _latencies(peer, address, events)
             for label, part in (("p50", 0.5), ("p99", 0.99)):

@@ -35,18 +35,26 @@ PLAIN = {"PGSIG_CAPACITY": "16"}
 WIDE = {"PGSIG_CAPACITY": "64", "PGSIG_PRELOAD": "tests.bench.runner_job"}
 
 
-def measure(server: Server, report: Report, *, rounds: int, starts: int, jobs: int) -> None:
+def measure(server: Server, report: Report, *, rounds: int, starts: int, jobs: int, drains: int) -> None:
+    """starts: of a round. drains: how often `jobs` of them are drained; by the runner with capacity 16 a thousand at most, once."""
     _peers(server, report, jobs)
     with tempfile.TemporaryDirectory(prefix="pgsig-bench-") as name:
         folder = Path(name)
         with server.database() as address, connect(address) as c, _runner(address, folder):
             _starts(report, c, folder, rounds, starts)
             _commands(report, c, folder, rounds, starts)
-            plain, _ = _short(c, rounds, jobs)
+            few = min(jobs, 1_000)
+            plain = list(_drains(c, 1, few))
         with server.database() as address, connect(address) as c, _runner(address, folder, WIDE):
             runner_chain.measure(report, address, folder, rounds=rounds, chains=starts, rest=_rest)
-            wide, bare = _short(c, rounds, jobs)
-    _report_short(report, plain, wide, bare, jobs)
+            both = [(rate, _bare_forks(jobs)) for rate in _drains(c, drains, jobs)]
+    wide, bare = zip(*both, strict=True)
+    name = "short jobs, pgsig: a warm process for each"
+    report.figure("fork, exit, wait, with the fork server's modules, two at a time", bare, "a second")
+    report.figure(f"{few:,} {name}, capacity 16, which imports its module", plain, "jobs/s")
+    found = report.figure(f"{jobs:,} {name}, capacity 64, its module preloaded", wide, "jobs/s")
+    report.ratio(f"{jobs:,} short jobs, a warm process for each, in a second", found, "", "jobs")
+    report.ratio("short jobs / bare fork, exit, wait: the limit of a process for each", paired(wide, bare))
 
 
 @contextlib.contextmanager
@@ -176,24 +184,12 @@ def _bare(line: list[str], output: Path) -> float:
     return float(output.read_text()) - begin
 
 
-def _short(c: Connection, rounds: int, jobs: int) -> tuple[list[float], list[float]]:
-    """Jobs that end in a second, and bare forks, in turn."""
+def _drains(c: Connection, rounds: int, jobs: int) -> Iterator[float]:
+    """Jobs that end in a second, round by round."""
     target = "tests.bench.runner_job:nothing"
-    ours, bare = [], []
     _drain(c, do.operator(c, "warm-up", python=target), 50)
     for number in range(rounds):
-        bare.append(_bare_forks(jobs))
-        ours.append(_drain(c, do.operator(c, f"nothing{number}", python=target), jobs))
-    return ours, bare
-
-
-def _report_short(report: Report, plain: list[float], wide: list[float], bare: list[float], jobs: int) -> None:
-    name = f"{jobs:,} short jobs, pgsig: a warm process for each"
-    report.figure("fork, exit, wait, with the fork server's modules, two at a time", bare, "a second")
-    report.figure(f"{name}, capacity 16, which imports its module", plain, "jobs/s")
-    found = report.figure(f"{name}, capacity 64, its module preloaded", wide, "jobs/s")
-    report.ratio(f"{jobs:,} short jobs, a warm process for each, in a second", found, "", "jobs")
-    report.ratio("short jobs / bare fork, exit, wait: the limit of a process for each", paired(wide, bare))
+        yield _drain(c, do.operator(c, f"nothing{number}", python=target), jobs)
 
 
 def _bare_forks(jobs: int) -> float:
@@ -205,7 +201,10 @@ def _drain(c: Connection, operator: int, jobs: int) -> float:
     """How many end in a second."""
     _record(c, operator, jobs)
     waiting = "SELECT count(*) FROM pgsig_private.run WHERE operator_id = %s AND ended_at IS NULL"
-    while (c.execute(waiting, [operator]).fetchone() or (0,))[0]:
+    patience = time.monotonic() + 60 + jobs / 10
+    while left := (c.execute(waiting, [operator]).fetchone() or (0,))[0]:
+        if time.monotonic() > patience:
+            raise SystemExit(f"{left} of {jobs} jobs have not ended")
         time.sleep(0.5)  # noqa: TID251 - a look costs what is measured
     row = c.execute(
         "SELECT count(*) FILTER (WHERE state = 'succeeded'), extract(epoch FROM max(ended_at) - min(claimed_at))::float8"

@@ -29,8 +29,9 @@ async def _install(address: str) -> None:
 
 async def _fill(address: str, number: int) -> None:
     queries = await _queries(address)
-    for _ in range(0, number, 1000):
-        await queries.enqueue(["noop"] * 1000, [b"0"] * 1000, [0] * 1000)
+    for first in range(0, number, 1000):
+        many = min(1000, number - first)
+        await queries.enqueue(["noop"] * many, [b"0"] * many, [0] * many)
 
 
 async def _drain(address: str, number: int) -> float:

@@ -297,6 +297,7 @@ class _Decider:
             return []  # pgsig.act writes no such value
         reason = value.get("reason") or "no reason given"
         told = f"by hand, {signal.source}: {reason}"
+        evidence = (*value.get("evidence", ()), signal.id)
         order = Order(
             operator,
             0,
@@ -305,8 +306,8 @@ class _Decider:
             signal.id,
             0,
             signal.depth + 1,
-            (signal.id,),
-            {"text": told, "met": True, "have": 1, "need": 1, "evidence": [signal.id]},
+            evidence,
+            {"text": told, "met": True, "have": 1, "need": 1, "evidence": list(evidence)},
             params=value.get("params"),
             only_for=value.get("run"),
         )

@@ -226,11 +226,13 @@ BEGIN
 END $$;
 
 -- A reload was delivered, acknowledged or has failed. A failed one falls back to RESTART, as an order like any other but that it is about this
--- run: where a STOP or another RESTART came first, nothing is begun. So replicas that fail the same RELOAD are restarted once.
+-- run: where a STOP or another RESTART came first, nothing is begun. So replicas that fail the same RELOAD are restarted once. What was to be
+-- reloaded with is the cause of what begins instead.
 CREATE OR REPLACE FUNCTION pgsig_private.report_reload(p_reload bigint, p_epoch bigint, p_state text, p_reason text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_run pgsig_private.run;
+    v_run      pgsig_private.run;
+    v_evidence bigint[];
 BEGIN
     SELECT r.* INTO v_run FROM pgsig_private.run r JOIN pgsig_private.reload l ON l.run_id = r.id WHERE l.id = p_reload;
     IF v_run.id IS NULL OR v_run.epoch <> p_epoch THEN
@@ -240,14 +242,14 @@ BEGIN
        SET state = p_state, reason = p_reason,
            delivered_at = CASE WHEN p_state = 'delivered' THEN clock_timestamp() ELSE l.delivered_at END,
            ended_at = CASE WHEN p_state IN ('acknowledged', 'failed') THEN clock_timestamp() END
-     WHERE l.id = p_reload AND l.state IN ('pending', 'delivered');
+     WHERE l.id = p_reload AND l.state IN ('pending', 'delivered') RETURNING l.evidence INTO v_evidence;
     IF NOT FOUND THEN
         RETURN 'stale';
     END IF;
     IF p_state = 'failed' AND v_run.desired = 'run' THEN
         INSERT INTO pgsig.signals (kind, namespace, key, subject, value, source, run_id, depth)
         SELECT 'manual', w.namespace, 'manual.' || w.name || '.' || o.name, v_run.subject,
-               jsonb_build_object('action', 'RESTART', 'run', v_run.id, 'params', '{}'::jsonb, 'reason', 'reload failed: ' || coalesce(p_reason, 'no reason given')),
+               jsonb_build_object('action', 'RESTART', 'run', v_run.id, 'evidence', v_evidence, 'params', '{}'::jsonb, 'reason', 'reload failed: ' || coalesce(p_reason, 'no reason given')),
                'pgsig', v_run.id, v_run.depth
           FROM pgsig_private.operator o JOIN pgsig_private.workflow w ON w.id = o.workflow_id WHERE o.id = v_run.operator_id;
     END IF;

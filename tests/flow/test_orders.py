@@ -147,6 +147,19 @@ def test_a_reload_that_fails_restarts_its_run_once_and_never_what_is_stopped(han
     assert hands.states("w.serve")[-2:] == ["stopped", "running"]
 
 
+def test_a_run_begins_with_what_the_one_before_failed_to_reload_with(hands: Hands) -> None:
+    hands.apply(serve=service(params_from={"model": "$.id"}))
+    hands.send("do.start", {"id": "old"})
+    reload = hands.emit("do.reload", {"id": "new"})
+    hands.evaluate()
+    fail_reloads(hands)
+    hands.work()
+    params, evidence = hands.connection.execute(
+        "SELECT params, evidence FROM pgsig.runs WHERE state = 'running'"
+    ).fetchone() or (None, [])
+    assert (params, evidence[0], len(evidence)) == ({"model": "new"}, reload, 2)
+
+
 def test_a_reload_ends_with_what_it_was_for(hands: Hands) -> None:
     """Also where no runner ever had it."""
     hands.apply(serve=service())

@@ -64,7 +64,7 @@ CREATE OR REPLACE TRIGGER before_signal BEFORE INSERT ON pgsig.signals
 
 -- A signal sent by a run inherits the run's place in the causal chain.
 CREATE OR REPLACE FUNCTION pgsig_private.depth_of_run(p_run bigint) RETURNS smallint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     v_depth smallint;
 BEGIN
@@ -76,10 +76,10 @@ BEGIN
     RETURN v_depth;
 END $$;
 
--- A signal with an event id is stored once.
+-- A signal with an event id is stored once. By index: a session that was there when the table was empty may keep the plan of that time.
 CREATE OR REPLACE FUNCTION pgsig_private.is_first(
     p_namespace text, p_source text, p_event_id text, p_signal bigint, p_key text, p_subject text, p_value jsonb
-) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+) RETURNS boolean LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     v_digest bytea := sha256(convert_to(p_key || E'\n' || p_subject || E'\n' || p_value::text, 'UTF8'));
     v_first  pgsig_private.event;
@@ -155,10 +155,12 @@ BEGIN
     END IF;
 END $$;
 
+-- The collation is named because the caller's decides otherwise: session_user brings that of names, which no index here has, and each repetition
+-- would read the whole table.
 CREATE OR REPLACE FUNCTION pgsig_private.first_position(p_namespace text, p_source text, p_event_id text) RETURNS bigint
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     SELECT e.signal_id FROM pgsig_private.event e
-     WHERE e.namespace = p_namespace AND e.source = p_source AND e.event_id = p_event_id
+     WHERE e.namespace = p_namespace COLLATE "default" AND e.source = p_source COLLATE "default" AND e.event_id = p_event_id COLLATE "default"
 $$;
 
 CREATE OR REPLACE FUNCTION pgsig.emit(
@@ -189,6 +191,8 @@ CREATE OR REPLACE FUNCTION pgsig.emit_many(signals jsonb, namespace text DEFAULT
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_problems text[];
+    v_stored   bigint[];
+    v_next     integer := 1;
     v_item     record;
 BEGIN
     IF jsonb_typeof(signals) IS DISTINCT FROM 'array' THEN
@@ -222,12 +226,30 @@ BEGIN
         PERFORM pgsig_private.refuse(v_problems);
     END IF;
     IF jsonb_path_exists(signals, '$[*].event_id') THEN
-        -- A repeated event id answers with its first position, so these go one by one.
-        FOR v_item IN SELECT i.item FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place) ORDER BY place LOOP
-            RETURN NEXT pgsig.emit(
-                v_item.item->>'key', coalesce(v_item.item->'value', 'null'), coalesce(v_item.item->>'subject', ''),
-                coalesce(v_item.item->>'namespace', emit_many.namespace), v_item.item->>'source',
-                v_item.item->>'event_id', (v_item.item->>'run_id')::bigint);
+        WITH stored AS (
+            INSERT INTO pgsig.signals AS s (namespace, key, subject, value, source, event_id, run_id)
+            SELECT coalesce(i.item->>'namespace', emit_many.namespace), i.item->>'key', coalesce(i.item->>'subject', ''),
+                   coalesce(i.item->'value', 'null'), coalesce(i.item->>'source', session_user), i.item->>'event_id', (i.item->>'run_id')::bigint
+              FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place)
+             ORDER BY i.place
+            RETURNING s.id
+        )
+        SELECT coalesce(array_agg(s.id), '{}') INTO v_stored FROM stored s;
+        IF cardinality(v_stored) = jsonb_array_length(signals) THEN
+            RETURN QUERY SELECT u.id FROM unnest(v_stored) WITH ORDINALITY u(id, n) ORDER BY u.n;
+            RETURN;
+        END IF;
+        -- Some are repetitions, of something earlier in the array or of what is known, and answer with its position. What was stored comes in the
+        -- order in which it was given. The look is a statement of its own, so that it sees what others have committed meanwhile.
+        FOR v_item IN SELECT i.item->>'event_id' IS NULL AS plain,
+                             pgsig_private.first_position(coalesce(i.item->>'namespace', emit_many.namespace),
+                                                          coalesce(i.item->>'source', session_user), i.item->>'event_id') AS id
+                        FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place) ORDER BY i.place LOOP
+            IF v_item.plain OR v_item.id = v_stored[v_next] THEN
+                v_item.id := v_stored[v_next];
+                v_next := v_next + 1;
+            END IF;
+            RETURN NEXT v_item.id;
         END LOOP;
         RETURN;
     END IF;

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.support_core import Connection, one, operator
+from tests.support_core import Background, Connection, one, operator, wait_until_blocked
 
 KIB = 1024
 
@@ -237,6 +237,54 @@ def test_repetition_within_emit_many(connection: Connection) -> None:
     ids = [row[0] for row in connection.execute("SELECT pgsig.emit_many(%s::jsonb)", [json.dumps(signals)])]
     assert ids[0] == ids[2] != ids[1]
     assert count(connection) == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_emit_many_answers_as_emit_would_one_by_one(connection: Connection, seed: int) -> None:
+    """Signals with and without event ids, repeated within the array and of before, from several sources and namespaces."""
+    chance = random.Random(seed)
+    known: dict[tuple[str, str, str], int] = {}
+    for _ in range(4):
+        signals: list[dict[str, Any]] = [
+            {"key": "k", "namespace": chance.choice(["a", "b"]), "source": chance.choice(["s", "t"]),
+             "event_id": chance.choice([None, *(f"e{number}" for number in range(30))])}
+            for _ in range(25)
+        ]  # fmt: skip
+        ids = [row[0] for row in connection.execute("SELECT pgsig.emit_many(%s::jsonb)", [json.dumps(signals)])]
+        assert len(ids) == len(signals)
+        new = []
+        for given, id in zip(signals, ids, strict=True):
+            place = (given["namespace"], given["source"], given["event_id"])
+            if given["event_id"] is None or place not in known:
+                new.append(id)
+                known[place] = id
+            else:
+                assert id == known[place]
+        assert new == sorted(set(new))  # each of its own, in the order given
+        found = connection.execute(
+            "SELECT id, namespace, source, event_id FROM pgsig.signals WHERE id = ANY (%s)", [new]
+        )
+        assert {row[0]: row[1:] for row in found} == {
+            id: (given["namespace"], given["source"], given["event_id"])
+            for given, id in zip(signals, ids, strict=True)
+            if id in new
+        }
+        assert count(connection) == one(connection, "SELECT count(DISTINCT id) FROM pgsig.signals")
+
+
+def test_emit_many_sees_what_another_stores_meanwhile(connection: Connection, database: str) -> None:
+    """It waits for a transaction that has stored one of its event ids, and answers with that position, though it began before."""
+    with psycopg.connect(database) as other:
+        first = one(other, "SELECT pgsig.emit('k', event_id => 'e')")
+        call = 'SELECT pgsig.emit_many(\'[{"key": "l"}, {"key": "k", "event_id": "e"}, {"key": "m"}]\')'
+        with psycopg.connect(database, autocommit=True) as second:
+            waiting = Background(lambda: [row[0] for row in second.execute(call.encode())])
+            wait_until_blocked(connection, second)
+            other.commit()
+            ids = waiting.result()
+    assert ids[1] == first
+    keys = connection.execute("SELECT key FROM pgsig.signals WHERE id = ANY (%s) ORDER BY id", [[ids[0], ids[2]]])
+    assert [row[0] for row in keys] == ["l", "m"]
 
 
 # ── chains of cause ──

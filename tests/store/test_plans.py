@@ -238,6 +238,25 @@ def test_plans_made_when_tables_were_small_stay_right(connection: Connection) ->
     assert (read, fetched <= 1000) == (0, True)
 
 
+def test_an_emitter_that_was_there_before_the_first_event_looks_by_index(connection: Connection) -> None:
+    act = operator(connection, "o")
+    connection.execute(
+        "ALTER TABLE pgsig_private.event SET (autovacuum_enabled = off); ALTER TABLE pgsig_private.run SET (autovacuum_enabled = off)"
+    )
+    run = "INSERT INTO pgsig_private.run (id, operator_id, subject, generation, version, action_id, depth)"
+    connection.execute(f"{run} VALUES (1, {act}, '', 1, 1, 1, 1)".encode())
+    for _ in range(7):
+        one(connection, "SELECT pgsig.emit('k', event_id => 'e', run_id => 1)")
+    load = "jsonb_build_object('key', 'k', 'event_id', i::text)"
+    one(connection, f"SELECT count(*) FROM pgsig.emit_many((SELECT jsonb_agg({load}) FROM generate_series(1, 3000) i))")
+    connection.execute(f"{run} SELECT i, {act}, 's' || i, 1, 1, i, 1 FROM generate_series(2, 3000) i".encode())
+    counted = "SELECT sum(seq_tup_read) FROM pg_stat_xact_user_tables WHERE relname IN ('event', 'run')"
+    with connection.transaction():
+        before = one(connection, counted)
+        one(connection, "SELECT pgsig.emit('k', event_id => '7', run_id => 7)")
+        assert one(connection, counted) - before == 0
+
+
 def test_a_quiet_lane_is_looked_at_by_index(history: Connection) -> None:
     """What take asks first: which lanes look as if something were new."""
     (text,) = history.execute("SELECT prosrc FROM pg_proc WHERE oid = 'pgsig_private.take'::regproc").fetchone() or (

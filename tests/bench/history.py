@@ -13,8 +13,8 @@ from tests.webapp import serving
 
 PATHS = (
     "/", "/operators", "/operators/w/o1", "/processes", "/signals", "/signals?key=k7", "/signals?key=data.**", "/signals?subject=s7",
-    "/signals/{signal}", "/actions", "/actions?operator=w.o1", "/actions?workflow=w", "/actions/{action}", "/runs", "/runs?state=failed", "/runs?state=running",
-    "/runs?operator=w.o1", "/runs?workflow=w", "/storage", "/metrics",
+    "/signals/{signal}", "/actions", "/actions?operator=w.o1", "/actions?workflow=w", "/actions/{action}",
+    "/runs", "/runs?state=failed", "/runs?state=running", "/runs?operator=w.o1", "/runs?workflow=w", "/storage", "/metrics",
     "/runs/{run}", "/api/v1/signals", "/api/v1/signals?key=k7", "/api/v1/signals?subject=s7", "/api/v1/signals/{signal}",
     "/api/v1/signals/{signal}/why", "/api/v1/actions", "/api/v1/runs", "/api/v1/runs?state=failed", "/api/v1/operators", "/api/v1/lag",
 )  # fmt: skip

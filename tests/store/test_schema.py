@@ -84,6 +84,19 @@ def test_the_newest_revision_is_known_without_alembic() -> None:
     assert head() == ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
+def test_migrations_form_one_unbroken_line() -> None:
+    """Two branches that take the same number each pass for themselves; what both of them merged would be refused by alembic only."""
+    before, line = "", sorted((room("migrations") / "versions").glob("*.py"))
+    for number, path in ((f"{place:04}", path) for place, path in enumerate(line, 1)):
+        text, previous = path.read_text(encoding="utf-8"), f'"{before}"' if before else "None"
+        assert path.name.startswith(number), f"{path.name} should be {number}: a number is missing, or was taken twice"
+        said = re.findall(r"^(?:Revision ID|Revises): *(.*)$", text, re.MULTILINE)
+        meant = re.findall(r"^(?:revision|down_revision) = (.*)$", text, re.MULTILINE)
+        assert (said, meant) == ([number, before], [f'"{number}"', previous]), path.name
+        before = number
+    assert before == head()
+
+
 def test_a_worker_carries_no_library_that_it_does_not_use() -> None:
     text = (
         "import sys, pgsig.worker; print([name for name in ('alembic', 'sqlalchemy', 'flask') if name in sys.modules])"

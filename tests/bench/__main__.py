@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -101,6 +102,8 @@ def main() -> int:
     parser.add_argument("--publish", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    # As Ctrl-C does, and not SystemExit: that is of one part alone. So the server and its folder go, too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     large = set() if given.full is None else set(given.full or PARTS)
     mode = (
         "full"

@@ -27,8 +27,8 @@ async def _fill(address: str, number: int) -> None:
     task = app.task(queue="q", name="noop")(_noop)
     async with app.open_async():
         nothing: list[dict[str, JSONValue]] = [{"t": 0}] * 100
-        for _ in range(0, number, 100):
-            await task.batch_defer_async(*nothing)
+        for done in range(0, number, 100):
+            await task.batch_defer_async(*nothing[: number - done])
 
 
 async def _noop(t: float) -> None:

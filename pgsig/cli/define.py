@@ -239,7 +239,10 @@ def _show_operator(operator: OperatorChange, meets: Flight | None) -> None:
     if operator.autostart:
         show("      starts now (autostart)")
     for name, (old, new) in operator.fields.items():
-        show(f"      {name}: {cell(old) or 'nothing'} → {cell(new) or 'nothing'}")
+        when = ""
+        if name == "replicas":
+            when = " (from the next RESTART on)" if (new or 1) < (old or 1) else " (from the next START on)"
+        show(f"      {name}: {cell(old) or 'nothing'} → {cell(new) or 'nothing'}{when}")
     for rule in operator.rules:
         by = "" if rule.by == "subject" else f" by {rule.by}"
         condition = harmless(json.dumps(rule.condition, ensure_ascii=False))

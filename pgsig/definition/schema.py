@@ -276,7 +276,12 @@ def _spec(kind: Kind) -> Schema:
         "on_busy": {"type": "string", "pattern": r"^(?:queue|skip|merge|replace|parallel\(\s*[0-9]{1,4}\s*\))$"},
         "queue_limit": {"type": "integer", "minimum": 1, "maximum": 100_000},
         "restart": {"enum": ["always", "on_failure", "never"]},
-        "replicas": {"description": "how many run beside each other", "type": "integer", "minimum": 1, "maximum": 100},
+        "replicas": {
+            "description": "how many run beside each other: more of them from the next START on, fewer from the next RESTART on",
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 100,
+        },
         "handover": {"enum": ["stop_first", "start_first"]},
         "ready": {
             "description": "when it serves: at its start, when it says so, or when a probe is answered",

@@ -136,7 +136,8 @@ class Streaming(Common, total=False):
     """What a streaming operator may say.
 
     `restart` is when to restart it; what happens when it ends by itself, a definition's `streaming:
-    {restart: …}`, is `restart_policy` here.
+    {restart: …}`, is `restart_policy` here. `replicas` that were raised begin with the next START or RESTART,
+    those that were lowered end with the next RESTART (or STOP).
     """
 
     restart_policy: Literal["always", "on_failure", "never"]

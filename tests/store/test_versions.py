@@ -116,6 +116,18 @@ def test_show_and_history_print(connection: Connection, pgsig: Pgsig, tmp_path: 
 # ── what a plan says ──
 
 
+def test_a_plan_tells_when_replicas_count(connection: Connection, pgsig: Pgsig, tmp_path: Path) -> None:
+    serve = {"command": ["true"]}
+    file = tmp_path / "w.yaml"
+    for replicas, told in ((None, "new"), (3, "nothing → 3 (from the next START on)"), (2, "3 → 2 (from the next RESTART on)"),
+                           (None, "2 → nothing (from the next RESTART on)")):  # fmt: skip
+        more = {"replicas": replicas} if replicas else {}
+        file.write_text(yaml.safe_dump(document(op={"streaming": {**serve, **more}})))
+        for command in ("plan", "apply"):
+            code, said = pgsig(command, str(file))
+            assert (code, told in said) == (0, True), said
+
+
 def test_a_plan_tells_what_waits_and_what_is_in_flight(shop: Workshop, pgsig: Pgsig, tmp_path: Path) -> None:
     run = pgsig
     shop.apply(

@@ -1,4 +1,5 @@
-"""Calls a Python callable as a job: `python call.py module:function`. Ends with 0, or with 1 and a traceback on stderr.
+"""Calls a Python callable as a job: `python call.py module:function`. Ends with 0, or with 1 and a traceback on stderr; where there is
+nothing to call, a line before it says so.
 
 The function takes nothing, or one parameter named `run`, which gets the module `pgsig.run`. SystemExit passes through.
 Started by its path, so that neither the job's folder nor its packages decide which pgsig the runner speaks to.
@@ -31,12 +32,20 @@ def main(target: str) -> None:
 
     module, _, path = target.partition(":")
     if not module or not path:
-        sys.exit(f'"{target}" is not module:function')
-    function = importlib.import_module(module)
+        sys.exit(f"pgsig: {target}: this is not module:function")
+    try:
+        function = importlib.import_module(module)
+    except Exception as error:
+        # A log is read from its top: first what it means for the job, then where it happened.
+        sys.stderr.write(f"pgsig: {target}: {module} cannot be imported: {type(error).__name__}: {error}\n")
+        raise
     for name in path.split("."):
-        function = getattr(function, name)
+        try:
+            function = getattr(function, name)
+        except AttributeError:
+            sys.exit(f"pgsig: {target}: there is no function {path} in {module}")
     if not callable(function):
-        sys.exit(f'"{target}" cannot be called')
+        sys.exit(f"pgsig: {target}: {path} of {module} is not a function")
 
     if _takes_run(function):
         from pgsig import run

@@ -124,6 +124,27 @@ def test_it_ends_as_a_cold_one_ends(trial: Trial) -> None:
             assert seen[1][2] == {"unflushed": "kept"}
 
 
+def test_what_cannot_be_called_is_told_first(trial: Trial, tmp_path: Path) -> None:
+    """Warm and cold. Where an import failed its traceback follows."""
+    (tmp_path / "broken.py").write_text("import no_such_thing\n")
+    (tmp_path / "whole.py").write_text("class Some:\n    value = 7\n")
+    no_module = "cannot be imported: ModuleNotFoundError: No module named"
+    for target, told, traced in (
+        ("absent:main", f"absent {no_module} 'absent'", True),
+        ("broken:main", f"broken {no_module} 'no_such_thing'", True),
+        ("whole:main", "there is no function main in whole", False),
+        ("whole:Some.main", "there is no function Some.main in whole", False),
+        ("whole:Some.value", "Some.value of whole is not a function", False),
+    ):
+        for warmly in (False, True):
+            found = trial.start(python=target, cwd=str(tmp_path), warm=warmly)
+            assert isinstance(found.handle.child, WarmChild if warmly else OwnChild)
+            assert trial.end(found).code == 1
+            first, *rest = found.output.splitlines()
+            assert first == f"pgsig: {target}: {told}"
+            assert any(line.startswith("Traceback") for line in rest) == bool(rest) == traced, found.output
+
+
 def test_code_that_changed_is_seen(trial: Trial, tmp_path: Path) -> None:
     """Also of a module whose name the server knows from elsewhere."""
     for name in ("changing", "queue"):

@@ -74,8 +74,8 @@ BEGIN
     RETURN ARRAY(
         SELECT p.id FROM pgsig_private.process p
          WHERE p.role = 'runner' AND p.ended_at > clock_timestamp() - interval '1 day' AND p.detail->>'machine' = p_machine
-           AND NOT EXISTS (SELECT FROM pgsig_private.process a
-                            WHERE a.role = 'runner' AND a.ended_at IS NULL AND a.detail->>'mark' = p.detail->>'mark'));
+           AND p.detail->>'mark' <> ALL (ARRAY(
+               SELECT a.detail->>'mark' FROM pgsig_private.process a WHERE a.role = 'runner' AND a.ended_at IS NULL AND a.detail ? 'mark')));
 END $$;
 
 -- LIMITS. A run may carry a key; of all runs with that key, whoever they belong to, at most limit_most are alive. Who counts or

@@ -22,7 +22,8 @@ SELECT id, pid, detail::text FROM pgsig_private.process
 
 -- name: gone_neighbours
 -- The runners of this machine, since this boot, that ended or were declared dead, and have not joined anew. Whether they know it is another question.
-SELECT id, pid, detail::text FROM pgsig_private.process WHERE id = ANY (pgsig_private.gone_runners(%(machine)s))
+-- In a query of its own: what is volatile is asked for each row otherwise.
+SELECT id, pid, detail::text FROM pgsig_private.process WHERE id = ANY ((SELECT pgsig_private.gone_runners(%(machine)s))::bigint[])
 
 -- name: claim
 -- Runs for the free places of a runner, each with a new epoch. The join sees them as they were before, if at all: one that was recorded

@@ -277,3 +277,20 @@ def test_one_run_that_cannot_be_reaped_holds_up_no_other(connection: Connection,
     assert housekeeping.reap(connection, quiet=0) == 2
     assert (do.run_row(connection, bad)["state"], do.run_row(connection, good)["state"]) == ("failed", "retrying")
     assert "cannot be used" in do.run_row(connection, bad)["reason"]
+
+
+def test_the_dead_of_a_machine_are_looked_for_once(connection: Connection) -> None:
+    """And not for each process that ever was: a claim that waits for it loses its lease."""
+    connection.execute(
+        "INSERT INTO pgsig_private.process (role, name, host, pid, version, lease_until, ended_at, detail)"
+        " SELECT 'runner', 'r', 'h', i, '1', now(), CASE WHEN i > 3 THEN now() END,"
+        " jsonb_build_object('machine', 'm', 'mark', CASE WHEN i = 5 THEN 1 ELSE i END) FROM generate_series(1, 300) i"
+    )
+    connection.execute("SET track_functions = 'all'")
+    with connection.transaction():
+        gone = jobs.gone_neighbours(connection, "m")
+        calls = connection.execute(
+            "SELECT calls FROM pg_stat_xact_user_functions WHERE funcname = 'gone_runners'"
+        ).fetchall()
+    assert sorted(one.pid for one in gone) == [4, *range(6, 301)]  # 5 has joined anew, as 1
+    assert calls == [(1,)]

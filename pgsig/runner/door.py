@@ -130,14 +130,16 @@ class Door:
 
     def emit(self, session: Session, _: dict[str, str], body: Any) -> Any:
         grant = session.grant
-        signals = body if isinstance(body, list) else [body]
-        if not signals:
+        if body == []:
             return {"ids": []}
+        of_run = (*grant.key, grant.namespace, f"{grant.workflow}.{grant.operator}")
         reached("door.emitting")
         try:
             with self._database.statement() as connection:
-                source = f"{grant.workflow}.{grant.operator}"
-                ids = in_job.emit(connection, *grant.key, grant.namespace, source, signals)
+                if isinstance(body, list):
+                    ids = in_job.emit(connection, *of_run, body)
+                else:
+                    ids = [in_job.emit_one(connection, *of_run, body)]
                 reached("door.emitted")
         except InvalidInput as error:  # of one signal, a pointer is into that
             if isinstance(body, list):

@@ -321,18 +321,22 @@ SELECT pgsig_private.effects(%(signal)s) AS effects
 
 -- name: pools
 -- Every pool that has a limit, a living runner or a run that is not over: its limit, what is alive and what waits in it, and who serves it.
-SELECT n.name, p.most AS limit, coalesce(r.alive, 0) AS alive, coalesce(r.queued, 0) AS queued, coalesce(r.blocked, 0) AS blocked,
+WITH waits AS (
+    SELECT pool, count(*) FILTER (WHERE state IN ('starting', 'running')) AS alive,
+           count(*) FILTER (WHERE state IN ('queued', 'retrying')) AS queued, count(*) FILTER (WHERE blocked) AS blocked
+      FROM pgsig_private.run WHERE state IN ('queued', 'starting', 'running', 'retrying') GROUP BY pool
+), serves AS (
+    SELECT pool, count(*) FILTER (WHERE lives) AS runners, sum(capacity) FILTER (WHERE lives) AS capacity
+      FROM (SELECT unnest(pools) AS pool, capacity, lease_until > clock_timestamp() AS lives
+              FROM pgsig_private.process WHERE role = 'runner' AND ended_at IS NULL) u GROUP BY pool
+)
+SELECT name, p.most AS limit, coalesce(w.alive, 0) AS alive, coalesce(w.queued, 0) AS queued, coalesce(w.blocked, 0) AS blocked,
        coalesce(s.runners, 0) AS runners, coalesce(s.capacity, 0) AS capacity
-  FROM (SELECT name FROM pgsig_private.pool UNION SELECT pool FROM pgsig_private.run WHERE state IN ('queued', 'starting', 'running', 'retrying')
-        UNION SELECT unnest(pools) FROM pgsig_private.process WHERE role = 'runner' AND ended_at IS NULL) n(name)
-  LEFT JOIN pgsig_private.pool p ON p.name = n.name
-  LEFT JOIN (SELECT pool, count(*) FILTER (WHERE state IN ('starting', 'running')) AS alive,
-                    count(*) FILTER (WHERE state IN ('queued', 'retrying')) AS queued, count(*) FILTER (WHERE blocked) AS blocked
-               FROM pgsig_private.run WHERE state IN ('queued', 'starting', 'running', 'retrying') GROUP BY pool) r ON r.pool = n.name
-  LEFT JOIN (SELECT pool, count(*) AS runners, sum(capacity) AS capacity
-               FROM (SELECT unnest(pools) AS pool, capacity FROM pgsig_private.process
-                      WHERE role = 'runner' AND ended_at IS NULL AND lease_until > clock_timestamp()) u GROUP BY pool) s ON s.pool = n.name
- ORDER BY n.name LIMIT 1000
+  FROM (SELECT pool AS name FROM waits UNION SELECT pool FROM serves UNION SELECT p.name FROM pgsig_private.pool p) n
+  LEFT JOIN pgsig_private.pool p USING (name)
+  LEFT JOIN waits w ON w.pool = name
+  LEFT JOIN serves s ON s.pool = name
+ ORDER BY name LIMIT 1000
 
 -- name: limit_pool
 SELECT pgsig.limit_pool(%(pool)s, %(most)s)

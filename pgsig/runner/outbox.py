@@ -7,6 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
+from time import monotonic
 
 import psycopg
 
@@ -30,6 +31,7 @@ class Outbox:
         self._said = said
         self._lock = threading.Lock()
         self._line: deque[Say] = deque()
+        self._by = float("inf")  # when the first of it has to be told
         self._alone = 0  # reports to tell one by one, since that many together failed
 
     def __len__(self) -> int:
@@ -38,11 +40,16 @@ class Outbox:
     def put(self, items: Sequence[Say]) -> None:
         with self._lock:
             self._line.extend(items)
+            self._by = min(self._by, *(item.by for item in items))
+
+    def patience(self) -> float:
+        """Seconds until something has to be told: infinitely many where there is nothing."""
+        return max(0.0, self._by - monotonic())
 
     def drop(self) -> set[Session]:
         """Nothing of it counts any more. Returns whose it was."""
         with self._lock:
-            dropped, self._line = self._line, deque()
+            dropped, self._line, self._by = self._line, deque(), float("inf")
         for item in dropped:
             item.told.set_result(False)
         return {item.session for item in dropped}
@@ -62,6 +69,8 @@ class Outbox:
             with self._lock:
                 for _ in told:
                     self._line.popleft()
+                if not self._line:
+                    self._by = float("inf")
             for item, answer in zip(items, told, strict=False):
                 if isinstance(item, SayState):
                     self._said(item, answer)

@@ -94,9 +94,11 @@ class Reload:
 
 @dataclass(slots=True)
 class Say:
-    """Something to tell the database about a session. told: whether it still held when it got there."""
+    """Something to tell the database about a session. by: when at the latest, by `time.monotonic`; until then it waits for company.
+    told: whether it still held when it got there."""
 
     session: Session
+    by: float = field(default=0.0, kw_only=True)
     told: Future[bool] = field(default_factory=Future, kw_only=True)
 
 

@@ -27,6 +27,7 @@ from pgsig.runner.watch import Watch
 from pgsig.settings import Settings
 from pgsig.store.jobs import Grant, Report
 
+LINGER = 0.01  # seconds that the beginning of a batch job may wait to be told
 LOOK_AGAIN = 0.004  # seconds between two looks while a tree is being ended
 
 
@@ -179,7 +180,9 @@ class Supervisor:
         self.jobs[grant.id] = job
         self.link.output.follow(session)
         left = handle.identity if self.engine.lasting else None
-        self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=left)))
+        # Nobody waits for word of a batch job that began: where it soon ends, one transaction tells both.
+        by = now + LINGER if grant.kind == Kind.BATCH else 0.0
+        self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=left, at=now), by=by))
         # A batch run has nobody to be ready for, unless it takes over from another.
         if grant.spec.get("ready", "start") == "start" and (grant.kind == Kind.STREAMING or grant.handover_of):
             self.link.say(SayReady(session))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from time import monotonic
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -89,6 +90,7 @@ class Report:
 
     delay: seconds before the next attempt. charged: whether that one gets a new number. failures: young ends in a row, None: as it was.
     handle: the engine's name of the job, while another runner could take it over. cpu_seconds, memory_peak (bytes): what this attempt used.
+    at: when it came to be, by `time.monotonic`; 0: just now.
     """
 
     run: int
@@ -102,6 +104,7 @@ class Report:
     handle: str | None = None
     cpu_seconds: float | None = None
     memory_peak: int | None = None
+    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,9 +244,15 @@ def orders(connection: Connection, process: int) -> list[Order]:
 
 def report(connection: Connection, *reports: Report) -> list[bool]:
     """Say what became of runs, in one transaction. False: the grant is over, nothing was changed."""
+    now = monotonic()
     rows = [
-        asdict(one) | {"delay": min(one.delay, FOREVER), "reason": clean(one.reason)[:2000] or None} for one in reports
-    ]
+        asdict(one)
+        | {
+            "delay": min(one.delay, FOREVER), "reason": clean(one.reason)[:2000] or None,
+            "ago": max(0.0, now - one.at) if one.at else 0.0,
+        }
+        for one in reports
+    ]  # fmt: skip
     answers = connection.execute(query("report").encode(), {"reports": Jsonb(rows)}).fetchall()
     return [answer == "ok" for (answer,) in answers]
 

@@ -72,11 +72,12 @@ BEGIN
 END $$;
 
 -- What became of runs that were granted, many reports in one transaction, in the order given:
--- [{run, epoch, state, delay, exit_code, reason, charged, failures, handle, cpu_seconds, memory_peak}].
+-- [{run, epoch, state, delay, exit_code, reason, charged, failures, handle, cpu_seconds, memory_peak, ago}].
 -- 'stale': the grant is no longer its own, and nothing was changed.
 -- retrying carries the delay until the next attempt, in seconds. A run that was asked to stop does not retry. An attempt that is not charged (its
 -- runner shut down, or it never began) goes on under its number: nothing of the job's doing has failed. handle: the engine's name of the job,
 -- while there is one that another runner could take over; until one has, it is alive without anybody to stop it, and has begun when it began.
+-- ago: for how many seconds it has been so. That a short job began is told together with its end.
 -- Instances are locked first and in one order, as everywhere, then the runs; keys whose runs have ended are looked after last, in one order too.
 -- A statement serves all runs at once: what a runner has to tell in a moment is told at the price of little more than one.
 CREATE OR REPLACE FUNCTION pgsig_private.report_many(p_reports jsonb) RETURNS TABLE (place integer, answer text)
@@ -107,7 +108,7 @@ BEGIN
                    CASE WHEN x.state = 'retrying' AND r.desired = 'stop' AND x.handle IS NULL THEN 'stopped' ELSE x.state END AS becomes
               FROM jsonb_to_recordset(v_wave) AS x(
                    place integer, run bigint, epoch bigint, state text, delay double precision, exit_code integer, reason text, charged boolean,
-                   failures integer, handle text, cpu_seconds double precision, memory_peak bigint)
+                   failures integer, handle text, cpu_seconds double precision, memory_peak bigint, ago double precision)
               LEFT JOIN pgsig_private.run r ON r.id = x.run
         ), moved AS (
             UPDATE pgsig_private.run r
@@ -119,7 +120,8 @@ BEGIN
                    -- Of all attempts together: what the run has cost.
                    cpu_seconds = CASE WHEN t.cpu_seconds IS NULL THEN r.cpu_seconds ELSE coalesce(r.cpu_seconds, 0) + t.cpu_seconds END,
                    memory_peak = greatest(r.memory_peak, t.memory_peak),
-                   started_at = CASE WHEN t.becomes <> 'running' OR r.handle = t.handle THEN r.started_at ELSE clock_timestamp() END,
+                   started_at = CASE WHEN t.becomes <> 'running' OR r.handle = t.handle THEN r.started_at
+                                     ELSE greatest(r.claimed_at, clock_timestamp() - make_interval(secs => coalesce(t.ago, 0))) END,
                    ended_at = CASE WHEN t.becomes IN ('succeeded', 'failed', 'stopped', 'lost') THEN clock_timestamp() END,
                    -- A new attempt is a new grant: whoever held the old one is fenced off from here on.
                    epoch = CASE WHEN t.becomes IN ('retrying', 'lost') THEN r.epoch + 1 ELSE r.epoch END,

@@ -650,7 +650,7 @@ FUNCTION pgsig_private.moment_text(timestamp with time zone) RETURNS text
 FUNCTION pgsig_private.needed_signals() RETURNS SETOF bigint
 FUNCTION pgsig_private.note_timeline(interval) RETURNS pgsig_private.timeline
 FUNCTION pgsig_private.note_trigger(bigint,text,jsonb,text,text) RETURNS bigint
-FUNCTION pgsig_private.notify(text) RETURNS void
+FUNCTION pgsig_private.notify(text,text) RETURNS void
 FUNCTION pgsig_private.number_text(jsonb) RETURNS text
 FUNCTION pgsig_private.numbered(jsonb,text,integer) RETURNS record
 FUNCTION pgsig_private.numbers_below(jsonb) RETURNS SETOF text

@@ -1,4 +1,4 @@
-"""A runner's two connections: one works, one listens. Either lost, both are made anew."""
+"""A runner's line to the database: it works over it and listens on it. Lost, it is made anew."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ import psycopg
 from pgsig.errors import SchemaMismatch, Unavailable
 from pgsig.runner.waiting import Waker, readable
 from pgsig.settings import Settings
-from pgsig.store.database import Connection, connect
+from pgsig.store.database import connect
 from pgsig.store.origin import foreign_origin
 
 OUTAGE = (
     psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, Unavailable, SchemaMismatch, OSError,
 )  # fmt: skip
 RUNS, SIGNALS = "pgsig_runs", "pgsig_signals"
+QUEUED = "queued"  # what is said on RUNS where there is nothing but new runs
 
 
 class Lines:
-    """Open until `close`. Raises one of OUTAGE when the database cannot be reached, here and wherever `work` is used."""
+    """Open until `close`. Raises one of OUTAGE when the database cannot be reached, here and wherever `work` is used.
+
+    One connection does both: the server process that woke up to pass a notification on is the one that answers what is asked next. Only
+    a pooler, behind which nothing can be listened to, makes it two.
+    """
 
     def __init__(self, settings: Settings, name: str) -> None:
+        self._said: set[tuple[str, str]] = set()
         # LISTEN before anything is read: what is committed from now on cannot be missed by both.
-        self._listener = connect(settings.direct_url, name=f"runner {name} listen")
+        self._listener = self.work = connect(settings.direct_url, name=f"runner {name}")
         try:
             self._listener.execute(f"LISTEN {RUNS}")
             self._listener.execute(f"LISTEN {SIGNALS}")
-            # A pooler between us and the server cannot keep prepared statements for us.
-            pooled = bool(settings.listen_url) and settings.listen_url != settings.database_url
-            self.work: Connection = connect(settings.database_url, name=f"runner {name}", pooled=pooled)
-        except BaseException:
-            self._listener.close()
-            raise
-        try:
+            # What comes in beside the answer of a statement.
+            self._listener.add_notify_handler(lambda notice: self._said.add((notice.channel, notice.payload)))
+            if settings.listen_url and settings.listen_url != settings.database_url:
+                # A pooler between us and the server cannot keep prepared statements for us.
+                self.work = connect(settings.database_url, name=f"runner {name} work", pooled=True)
             # Of a restored database that nobody has looked at yet, nothing is executed: the runs in it may be alive elsewhere.
             if (foreign := foreign_origin(self.work)) is not None:
                 raise foreign
@@ -41,14 +45,22 @@ class Lines:
             self.close()
             raise
 
-    def wait(self, waker: Waker, timeout: float) -> set[str]:
-        """The channels on which something was said, as soon as that is so, or `waker` is woken, or `timeout` seconds are over."""
-        ready = readable([self._listener.fileno(), waker.fileno()], timeout)
-        if waker.fileno() in ready:
-            waker.clear()
-        if self._listener.fileno() not in ready:
-            return set()
-        return {notice.channel for notice in self._listener.notifies(timeout=0)}
+    def wait(self, waker: Waker, timeout: float) -> set[tuple[str, str]]:
+        """What was said, by channel, as soon as that is so, or `waker` is woken, or `timeout` seconds are over."""
+        self._collect()
+        if not self._said:
+            ready = readable([self._listener.fileno(), waker.fileno()], timeout)
+            if waker.fileno() in ready:
+                waker.clear()
+            if self._listener.fileno() in ready:
+                self._listener.pgconn.consume_input()
+                self._collect()
+        said, self._said = self._said, set()
+        return said
+
+    def _collect(self) -> None:
+        while notice := self._listener.pgconn.notifies():
+            self._said.add((notice.relname.decode(), notice.extra.decode()))
 
     def close(self) -> None:
         for connection in (self.work, self._listener):

@@ -15,11 +15,11 @@ from time import monotonic
 import psycopg
 
 from pgsig.failpoints import reached
-from pgsig.model import State
+from pgsig.model import Kind, State
 from pgsig.runner.events import Dispossessed, Event, Granted, GrantOver, ReloadWanted, StopWanted
 from pgsig.runner.fence import Fence
 from pgsig.runner.lease import Lease
-from pgsig.runner.lines import OUTAGE, RUNS, SIGNALS, Lines
+from pgsig.runner.lines import OUTAGE, QUEUED, RUNS, SIGNALS, Lines
 from pgsig.runner.outbox import Outbox
 from pgsig.runner.output import Copier
 from pgsig.runner.reaping import bury_neighbours, end_leftovers, machine
@@ -65,7 +65,7 @@ class Link:
         self._cleared: set[int] = set()  # dead runners of this machine of which nothing is left
         self._finish = threading.Event()
         self._give_up_at = float("inf")
-        self._look = True
+        self._look = self._asked = True  # there may be runs to claim; something may be ordered of those that are held
         self._due = {"poll": 0.0, "renew": 0.0, "flush": 0.0, "reap": 0.0, "compare": 0.0}
         self._waker = Waker()
         self._rng = random.Random()  # noqa: S311 - jitter
@@ -110,7 +110,7 @@ class Link:
             try:
                 lines = Lines(self.settings, self.name)
                 reached("link.connected")
-                self._look, self._due = True, dict.fromkeys(self._due, 0.0)
+                self._look, self._asked, self._due = True, True, dict.fromkeys(self._due, 0.0)
                 self.connected.set()
                 pause = FIRST_BACKOFF
                 self._talk(lines)
@@ -135,10 +135,12 @@ class Link:
             self._exchange(lines.work)
             if self._finish.is_set() and not self._outbox:
                 break
-            said = lines.wait(self._waker, self._patience())
-            self._look |= RUNS in said
-            if SIGNALS in said:
-                self._ring()
+            for channel, what in lines.wait(self._waker, self._patience()):
+                if channel == RUNS:
+                    self._look = True
+                    self._asked |= what != QUEUED
+                elif channel == SIGNALS:
+                    self._ring()
         if self.process is not None:
             reached("link.leaving")
             jobs.leave(lines.work, self.process)
@@ -155,12 +157,13 @@ class Link:
             self._renew(work)
         if self._is_due("compare", COMPARE_EVERY):
             self._compare(work)
-        self._outbox.tell(work)
+        if not self._outbox.patience() or self._finish.is_set():
+            self._outbox.tell(work)
         if self._is_due("flush", FLUSH_EVERY):
             reached("link.flushing")
             self.output.flush(work)
         if self._is_due("poll", self.settings.poll_seconds):
-            self._look = True
+            self._look = self._asked = True
         now = monotonic()
         if any(alarm <= now for alarm in self._alarms):
             self._alarms = [alarm for alarm in self._alarms if alarm > now]
@@ -171,16 +174,18 @@ class Link:
         if self._look and not self._finish.is_set():
             self._look = False
             self._claim(work)  # first: who waits for a start waits for both, who is to stop has a grace period
-            self._obey(work)
+            if self._asked:
+                self._asked = False
+                self._obey(work)
 
     def _patience(self) -> float:
         """Seconds until something is due."""
-        if self._look or self._outbox:
+        if self._look:
             return 0.0
         dues = [self._due["poll"], self._due["renew"], self._due["reap"], *self._alarms]
         if len(self.output):
             dues.append(self._due["flush"])
-        return max(0.0, min(dues) - monotonic())
+        return min(self._outbox.patience(), max(0.0, min(dues) - monotonic()))
 
     # ── lease ──
 
@@ -230,6 +235,8 @@ class Link:
             self.forget(item.session)
         elif not told:
             self._tell(GrantOver(*item.session.grant.key))
+        elif item.session.grant.kind == Kind.STREAMING:
+            self._look = self._asked = True  # a reload may have waited for it to run
         if item.report.state is State.RETRYING:
             self._alarms.append(monotonic() + item.report.delay + 0.002)
 

@@ -180,8 +180,10 @@ BEGIN
         PERFORM pgsig_private.end_reloads(v_gone);
         PERFORM pgsig_private.emit_states(v_gone, 'stopped');
     END IF;
-    IF p ?| ARRAY['runs', 'stops', 'reloads'] THEN
+    IF p ?| ARRAY['stops', 'reloads'] THEN
         PERFORM pgsig_private.notify('pgsig_runs');
+    ELSIF p ? 'runs' THEN  -- who hears this need not ask what is ordered of the runs that it has
+        PERFORM pgsig_private.notify('pgsig_runs', 'queued');
     END IF;
 END $$;
 

@@ -3,11 +3,11 @@
 
 -- Say "look now", unless the server's queue of notifications is about to be full, because some session of this cluster listens in a transaction
 -- that does not end: with a full one, every commit that has a NOTIFY in it fails. Then the polls find what there is.
-CREATE OR REPLACE FUNCTION pgsig_private.notify(p_channel text) RETURNS void
+CREATE OR REPLACE FUNCTION pgsig_private.notify(p_channel text, p_payload text DEFAULT '') RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF pg_notification_queue_usage() < 0.9 THEN
-        PERFORM pg_notify(p_channel, '');
+        PERFORM pg_notify(p_channel, p_payload);
     END IF;
 END $$;
 

@@ -116,7 +116,7 @@ def frozen(connection: Connection, pid: int) -> Iterator[None]:
         for each, _ in found:
             os.kill(each, signal.SIGSTOP)
         caught[:] = [each for each, _ in found]
-        if len(found) > 1 and connection.execute(statement, [pid]).fetchall() == [(each, "idle") for each in caught]:
+        if found and connection.execute(statement, [pid]).fetchall() == [(each, "idle") for each in caught]:
             return True
         thaw()
         return False

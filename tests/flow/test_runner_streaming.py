@@ -96,6 +96,15 @@ def test_reloads_one_after_the_other(connection: Connection, runner: Runner) -> 
     do.wait_state(connection, run, "stopped", timeout=5)
 
 
+def test_a_reload_waits_for_a_beginning_and_for_no_poll(connection: Connection, database: str, tmp_path: Path) -> None:
+    operator = do.operator(connection, "hear", "streaming", python="tests.runner_jobs:hear_reloads")
+    with do.running(do.settings(database, tmp_path, poll_seconds=60)):
+        with connection.transaction():
+            run = do.start(connection, operator)
+            reload = do.reload(connection, run, [])
+        wait_for(lambda: reload_state(connection, reload)[0] != "pending", about="the reload's delivery")
+
+
 def test_a_reload_that_nobody_acknowledges_fails(connection: Connection, runner: Runner) -> None:
     operator = do.operator(connection, "deaf", "streaming", command=["sleep", "600"], reload_timeout="200ms")
     run = do.start(connection, operator)

@@ -16,6 +16,7 @@ another connection LISTEN hears nothing and locks leak: that is found out first,
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
@@ -52,11 +53,16 @@ _Broken = (psycopg.Error, PgsigError, OSError)
 
 
 class Doorbell:
-    """Two connections: one listens, one holds the locks or stands in line for them. Both come back by themselves; while they cannot,
-    `wait` only lets time pass."""
+    """Two connections: the worker's own listens, and one holds the locks or stands in line for them. While one of them is away, `wait` only
+    lets time pass; the second one comes back by itself.
 
-    def __init__(self, url: str, *, name: str) -> None:
-        self._open: Callable[[str], Connection] = lambda what: connect(url, name=f"{name} ({what})")
+    url, name: for the second connection. listen_on: gives the first, None while there is none. It is the one that signals are taken over:
+    the server process that woke up to pass a ring on is then the one that is asked what is new.
+    """
+
+    def __init__(self, url: str, *, name: str, listen_on: Callable[[], Connection | None]) -> None:
+        self._listen_on = listen_on
+        self._open: Callable[[], Connection] = lambda: connect(url, name=f"{name} (bell)")
         self._ears: Connection | None = None
         self._hand: Connection | None = None
         self._stopped_r, self._stopped_w = os.pipe()
@@ -254,16 +260,18 @@ class Doorbell:
             return None
         try:
             if self._ears is None:
-                self._ears = ears = self._open("listen")
+                self._ears = ears = self._listen_on()
+                if ears is None:
+                    return None
                 if self._hand is None:
-                    self._hand = self._open("bell")
+                    self._hand = self._open()
                 if not self._line and not self._hears(ears, self._hand):
                     self._be_deaf()
                     return None
                 # A ring that comes in while another statement runs on this connection is handed to handlers.
                 ears.add_notify_handler(self._heard)
             if self._hand is None:
-                self._hand = self._open("bell")
+                self._hand = self._open()
         except _Broken:
             self._drop_ears()
             self._drop_hand()
@@ -320,7 +328,8 @@ class Doorbell:
     def _drop_ears(self) -> None:
         self._heeds = False
         if self._ears is not None:
-            self._ears.close()
+            with contextlib.suppress(ValueError):  # it was found deaf at once
+                self._ears.remove_notify_handler(self._heard)
             self._ears = None
 
     def _drop_hand(self) -> None:

@@ -32,6 +32,7 @@ TRIES = 3  # evaluations of one signal that may fail before the rules that fail 
 LAST_TRIES = 5  # before every rule does, as it is not a rule that fails
 STRIKES = 3  # connections that may break in a row while the same signals are evaluated, before it is laid to them
 ANNOUNCE_EVERY = 0.05  # seconds between two notices to pages and tails, at least
+SETTLE = 0.02  # seconds after a take for what follows from it: what a worker does beside its work only begins then
 TEND_EVERY = 1.0  # seconds between two looks at leases
 
 
@@ -50,7 +51,8 @@ class Worker:
     def __init__(self, settings: Settings, *, name: str = "") -> None:
         self.settings = settings
         self.name = name or f"{socket.gethostname()}-{os.getpid()}"
-        self.bell = Doorbell(settings.direct_url, name=f"worker {self.name}")
+        self.connection: Connection | None = None  # of the session, while there is one
+        self.bell = Doorbell(settings.direct_url, name=f"worker {self.name}", listen_on=lambda: self.connection)
         self.stopping = False
         self.lively = 0  # takes with work, each close upon the one before
         self.worked = float("-inf")  # when the last take with work ended
@@ -83,14 +85,14 @@ class Worker:
                     log.warning("worker %s: the database is away, trying again: %s", self.name, reason[0])
                     if session is not None:
                         session.connection.close()
-                    session = None
+                    session = self.connection = None
                     pause = min(5.0, max(0.05, pause * 2))
                     self.bell.wait(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
         finally:
             self.leave(session)
 
     def open(self) -> Session:
-        connection = connect(self.settings.direct_url, name=f"worker {self.name}")
+        self.connection = connection = connect(self.settings.direct_url, name=f"worker {self.name}")
         check(connection)
         if not self.keeper.started:
             self.keeper.start()
@@ -112,6 +114,8 @@ class Worker:
             if self.lively >= LIVELY:
                 self.bell.disarm()
             self.unsaid = True
+            if step.taken < self.settings.batch and self.bell.held and self.bell.wait(SETTLE):
+                return step  # who is rung for meanwhile comes at once
             self.announce()
         elif self.lively >= LIVELY and now - self.worked < LULL:
             # A worker that slept between two of many signals would have each of them ring, and one commit that rings waits for the

@@ -67,7 +67,7 @@ def cost(server: Server, report: Report, *, seconds: float, rounds: int) -> None
     report.figure("idle worker: memory of its backends", [memory[1] / 1024], "MB")
     report.ratio("idle worker and its connections, share of a core", share, "≤ 1", "%")
     report.ratio("idle worker and its connections, memory", sum(memory) / 1024, "≤ 60", "MB")
-    report.ratio("connections of a worker", connections, "≤ 3", "")
+    report.ratio("connections of a worker", connections, "≤ 2", "")
 
 
 def _backends(connection: Connection) -> list[int]:

@@ -84,7 +84,8 @@ def test_who_listens_through_it_is_told_and_takes_no_lock(
 ) -> None:
     """A lock taken through it would stay with the server's connection, and have everybody ring for nobody."""
     monkeypatch.setattr(doorbell, "HEARD_WITHIN", 0.3)
-    bell = Doorbell(pooled, name="deaf")
+    line = connect(pooled, name="deaf")
+    bell = Doorbell(pooled, name="deaf", listen_on=lambda: line)
     try:
         with caplog.at_level(logging.WARNING):
             assert not bell.arm()
@@ -97,6 +98,7 @@ def test_who_listens_through_it_is_told_and_takes_no_lock(
         assert one(connection, f"{locks} AND k.locktype = 'advisory' AND k.objid IN (1000, 1002, 1005)") == 0
     finally:
         bell.close()
+        line.close()
     found = {finding.check: finding for finding in examine(Settings(database_url=pooled))}
     assert found["notifications"].state == "problem"
     assert "PGSIG_LISTEN_URL" in found["notifications"].fix

@@ -292,11 +292,11 @@ class Arena:
 
     def backends(self, fault: Fault) -> None:
         about = (
-            "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pgsig %%'"
-            + (" AND application_name LIKE '%%listen%%'" if fault.kind == "terminate" else "")
-            + " ORDER BY pid"
+            "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pgsig "
+            + ("(worker|runner) [^ ]+$" if fault.kind == "terminate" else "")  # those that listen
+            + "' ORDER BY pid"
         )
-        found = [row[0] for row in self.ask(about.replace("%%", "%"))]
+        found = [row[0] for row in self.ask(about)]
         if not found:
             return
         chosen = found[int(fault.amount * 7919) % len(found)]

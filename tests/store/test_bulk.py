@@ -26,14 +26,15 @@ def client(database: str) -> Iterator[Client]:
 @pytest.fixture
 def asleep(database: str) -> Iterator[None]:
     """A worker without work: whoever commits rings."""
-    bell = Doorbell(database, name="asleep")
-    try:
-        while bell.arm():
-            pass
-        assert bell.held
-        yield
-    finally:
-        bell.close()
+    with psycopg.connect(database, autocommit=True) as line:
+        bell = Doorbell(database, name="asleep", listen_on=lambda: line)
+        try:
+            while bell.arm():
+                pass
+            assert bell.held
+            yield
+        finally:
+            bell.close()
 
 
 def rings(listener: Connection) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import combinations_with_replacement, product
 
@@ -19,10 +19,17 @@ SOON = 5.0
 class Sleeper:
     """A worker with nothing to do: it looks, arms the bell, looks again, and sleeps, step by step."""
 
-    def __init__(self, database: str, name: str, connection: Connection) -> None:
-        self.bell = Doorbell(database, name=name)
-        self.connection = connection
+    def __init__(self, database: str, name: str, connect: Callable[[], Connection]) -> None:
+        self.bell = Doorbell(database, name=name, listen_on=self.line)
+        self._connect = connect
+        self._connection = connect()
         self.seen = 0
+
+    def line(self) -> Connection:
+        """The connection that it works over and listens on; anew where it was lost."""
+        if self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
 
     def steps(self) -> Iterator[None]:
         """One look or one try to arm at a time; ends when the worker would sleep. As `Worker.turn` has it."""
@@ -38,7 +45,7 @@ class Sleeper:
             pass
 
     def look(self) -> None:
-        self.seen = one(self.connection, "SELECT count(*) FROM pgsig.signals")
+        self.seen = one(self.line(), "SELECT count(*) FROM pgsig.signals")
 
 
 class House:
@@ -47,11 +54,11 @@ class House:
         self.first, self.second, self.listener = self.connect(), self.connect(), self.connect()
         self.listener.execute(f"LISTEN {CHANNEL}".encode())
 
-    def connect(self) -> Connection:
-        return self._stack.enter_context(psycopg.connect(self._database, autocommit=True))
+    def connect(self, name: str = "") -> Connection:
+        return self._stack.enter_context(psycopg.connect(self._database, autocommit=True, application_name=name))
 
     def sleeper(self, name: str = "a") -> Sleeper:
-        sleeper = Sleeper(self._database, name, self.connect())
+        sleeper = Sleeper(self._database, name, lambda: self.connect(name))
         self._stack.callback(sleeper.bell.close)
         return sleeper
 
@@ -143,7 +150,7 @@ def test_one_awake_worker_is_enough(house: House) -> None:
     emit(house.first)
     assert house.rings() == 0
     busy.bell.close()
-    busy.bell = Doorbell("", name="gone")
+    busy.bell = Doorbell("", name="gone", listen_on=lambda: None)
     wait_for(lambda: idle.bell.arm() or idle.bell.held, about="the bell to be free")
     emit(house.first)
     assert house.rings() == 1
@@ -223,7 +230,7 @@ def test_listening_connection_lost(house: House) -> None:
     """What was rung while nobody listened is not missed: after the reconnect it looks."""
     sleeper = house.sleeper()
     sleeper.fall_asleep()
-    kill_sessions(house.first, "pgsig a (listen)")
+    kill_sessions(house.first, "a")
     emit(house.first)
     assert sleeper.bell.wait(SOON)  # the end of the connection
     sleeper.fall_asleep()

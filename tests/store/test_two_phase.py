@@ -34,7 +34,8 @@ def test_prepared_signal_is_taken_after_its_commit(connection: Connection) -> No
 
 
 def test_bell_must_be_off_to_prepare(database: str, connection: Connection) -> None:
-    bell = Doorbell(database, name="worker")
+    line = psycopg.connect(database, autocommit=True)
+    bell = Doorbell(database, name="worker", listen_on=lambda: line)
     try:
         assert bell.arm()
         name = f"test {connection.info.dbname}"
@@ -45,3 +46,4 @@ def test_bell_must_be_off_to_prepare(database: str, connection: Connection) -> N
         connection.execute(f"ROLLBACK PREPARED '{name}'".encode())
     finally:
         bell.close()
+        line.close()

@@ -73,9 +73,7 @@ def emitter(a: Connection) -> Callable[[], None]:
     subjects = count()
 
     def emit() -> None:
-        a.execute(
-            f"SELECT pgsig.emit('model.trained', '{{\"auc\": 0.9}}', 's{next(subjects)}')".encode(), prepare=False
-        )
+        a.execute("SELECT pgsig.emit('model.trained', '{\"auc\": 0.9}', %s)", [f"s{next(subjects)}"])
 
     return emit
 

@@ -186,8 +186,9 @@ BEGIN
           FROM taken t WHERE i.operator_id = t.operator_id AND i.subject = t.subject
     )
     SELECT coalesce(array_agg(t.id), '{}') INTO v_taken FROM taken t;
-    UPDATE pgsig_private.run r SET claimable_at = NULL  -- the place they were promised is taken again: they wait for the next that frees one
-     WHERE r.id = ANY (v_plain) AND r.state = 'queued' AND v_plain <> v_taken;
+    IF cardinality(v_taken) < cardinality(v_plain) THEN  -- the place they were promised is taken again: they wait for the next that frees one
+        UPDATE pgsig_private.run r SET claimable_at = NULL WHERE r.id = ANY (v_plain) AND r.state = 'queued';
+    END IF;
     FOR v_run IN
         SELECT r.id, r.operator_id, r.subject, r.slots, r.pool, r.limit_key, r.limit_most FROM pgsig_private.run r
          WHERE r.id = ANY (v_next)

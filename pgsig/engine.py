@@ -2,8 +2,9 @@
 
     take ─► match ─► ask ─► decide ─► lock ─► plan ─► record
 
-What was taken, what the rules remember, and what was ordered commit together or not at all. Killing a worker anywhere loses nothing and
-repeats nothing: the cursor moves in the same transaction.
+Of a signal that comes alone, take locks at once what one of its key acted on of late. What was taken, what the rules remember, and what
+was ordered commit together or not at all. Killing a worker anywhere loses nothing and repeats nothing: the cursor moves in the same
+transaction.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from pgsig.decide.custom import ask_functions
 from pgsig.decide.decide import decide
 from pgsig.decide.decision import Decision, Fate, Past, needs
 from pgsig.decide.match import Match, is_resume, match, questions
-from pgsig.decide.plan import Effects, Order, carry_out, runs_wanted
+from pgsig.decide.plan import Effects, Order, carry_out, most_runs
 from pgsig.failpoints import reached
-from pgsig.model import Json, Outcome
+from pgsig.model import Json, Operator, Outcome, Signal
 from pgsig.store import definitions, signals
 from pgsig.store.database import Connection
 from pgsig.store.wire import wire
 
+FEW = 8  # signals that come together, and keys that are remembered
 PART = 250  # actions that are written at once
 
 
@@ -45,6 +47,9 @@ class Engine:
         self.connection = connection
         self.catalog: Catalog | None = None
         self.at_work: list[int] = []  # positions of the signals of the last step, also where it failed
+        self.expected: dict[
+            str, Sequence[Operator]
+        ] = {}  # what came alone of late and led to orders: see `signals.take`
 
     def step(
         self, limit: int = 500, *, suspects: Mapping[int, str] | None = None, poison: Mapping[int, str] | None = None
@@ -55,23 +60,40 @@ class Engine:
         others go on. Not to be used with a limit above 1. poison: those that are put aside for every interested rule.
         """
         self.at_work = []
-        with wire(self.connection).transaction("take", "lock_instances", "record"):
-            taken = signals.take(self.connection, limit)
+        with wire(self.connection).transaction(
+            "take_and_lock" if self.expected else "take", "lock_instances", "record"
+        ):
+            taken = signals.take(self.connection, limit, self.expected)
             if not taken.signals:
                 return Step()
             self.at_work = [signal.id for signal in taken.signals]
             reached("engine.taken")
             catalog = self.definitions(taken.revisions)
             matches = match(catalog, taken.signals)
-            actions = self.evaluate(catalog, matches, suspects or {}, poison or {}) if matches else 0
+            actions = self.evaluate(catalog, matches, suspects or {}, poison or {}, taken.locked) if matches else 0
             reached("engine.recorded")
         reached("engine.committed")
+        self.expect(catalog, taken.signals, acted=actions > 0)
         return Step(len(taken.signals), actions, taken.signals[-1].id)
 
+    def expect(self, catalog: Catalog, taken: Sequence[Signal], acted: bool) -> None:
+        """Where few signals come, one that comes alone is probably of a key that did so of late. Where many come together nothing is
+        expected: a batch locks what it needs at once anyway."""
+        if len(taken) > FEW:
+            self.expected.clear()
+        elif acted and len(taken) == 1:
+            name = f"{taken[0].namespace} {taken[0].key}"
+            self.expected.pop(name, None)
+            if operators := catalog.expected(taken[0].namespace, taken[0].key):
+                self.expected[name] = operators
+                if len(self.expected) > FEW:
+                    del self.expected[next(iter(self.expected))]
+
     def evaluate(
-        self, catalog: Catalog, matches: Sequence[Match], suspects: Mapping[int, str], poison: Mapping[int, str]
-    ) -> int:
-        """Decide and record. Returns the number of actions."""
+        self, catalog: Catalog, matches: Sequence[Match], suspects: Mapping[int, str], poison: Mapping[int, str],
+        locked: signals.Locked | None = None,
+    ) -> int:  # fmt: skip
+        """Decide and record. locked: see `signals.take`. Returns the number of actions."""
         sound = [found for found in matches if found.signal.id not in poison] if poison else matches
         held = self.held(catalog, sound)
         answers = signals.ask(self.connection, questions([*held, *sound]))
@@ -82,7 +104,7 @@ class Engine:
         decision = decide(catalog, sound, Past(states, live, held), answers, suspects)
         decision.fates += put_aside(matches, poison)
         reached("engine.decided")
-        self.record(decision)
+        self.record(decision, locked)
         return len(decision.orders)
 
     def held(self, catalog: Catalog, matches: Sequence[Match]) -> list[Match]:
@@ -95,11 +117,13 @@ class Engine:
             ]
         return again
 
-    def record(self, decision: Decision) -> None:
+    def record(self, decision: Decision, already: signals.Locked | None = None) -> None:
         """Lock, plan and write. The rows of a part travel, and are written, while the next part is planned."""
         orders = decision.orders
         keys = [(order.operator.id, order.subject) for order in orders]
-        instances, action_ids, numbers = signals.lock(self.connection, keys, sum(map(runs_wanted, orders)))
+        instances, action_ids, numbers = signals.lock(
+            self.connection, keys, sum(most_runs(order.operator) for order in orders), already
+        )
         reached("engine.locked")
         run_ids = iter(numbers)
         outcomes, consumed = _outcomes(decision.fates, orders, action_ids)
@@ -124,6 +148,7 @@ class Engine:
             self.catalog.revisions.get(lane) != revision for lane, revision in revisions.items()
         ):
             known = definitions.catalog_revisions(self.connection)
+            self.expected.clear()  # the rules may be others
             self.catalog = build(definitions.catalog(self.connection), known, signals.depth_limit(self.connection))
             settle_memory()
         return self.catalog

@@ -58,6 +58,20 @@ class Catalog:
     timed: set[tuple[str, str]] = field(default_factory=set)
     custom: bool = False
 
+    def expected(self, namespace: str, key: str) -> list[Operator]:
+        """The operators that each signal of a key leads to an order for, at its subject; none where it may lead to others or to nothing."""
+        found: dict[int, Operator] = {}
+        entries = self.interest[namespace][key] if namespace in self.interest else ()
+        for rule, leaf in entries:
+            if not (rule.sure and rule.rule.by == "subject" and not rule.rule.shadow and isinstance(leaf, Leaf)):
+                return []
+            if leaf.source is not None or leaf.subject is not None:
+                return []
+            found[rule.operator.id] = rule.operator
+        if (namespace, key) in self.manual or (namespace, key) in self.timed:
+            return []
+        return [found[number] for number in sorted(found)]
+
 
 def build(operators: Iterable[Operator], revisions: dict[int, int] | None = None, depth_limit: int = 100) -> Catalog:
     """Compile definitions. A rule whose condition cannot be read (written by a newer pgsig) raises ValueError naming it."""

@@ -99,9 +99,9 @@ def limit_key(namespace: str, template: str, subject: str, params: Json, later: 
     return f"{namespace}/{PLACEHOLDER.sub(own, template)}"
 
 
-def runs_wanted(order: Order) -> int:
-    """How many runs an order begins at the most: so many ids it needs."""
-    return slots(order.operator) if order.operator.kind is Kind.STREAMING else 1
+def most_runs(operator: Operator) -> int:
+    """How many runs one order of an operator begins at the most: so many ids it needs."""
+    return slots(operator) if operator.kind is Kind.STREAMING else 1
 
 
 def carry_out(

@@ -3,32 +3,67 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pgsig.decide.custom import StateKey, Verdict
 from pgsig.decide.decision import Needs
-from pgsig.model import Instance, Json, LiveRun, Signal, State
+from pgsig.decide.plan import most_runs
+from pgsig.model import Instance, Json, LiveRun, Operator, Signal, State
 from pgsig.store.database import Connection, query
 from pgsig.store.wire import array, quoted, wire
 
 
+class Locked(NamedTuple):
+    """Instances that are locked, by operator and subject, with what is alive of each; and ids for actions and for runs."""
+
+    instances: dict[tuple[int, str], Instance]
+    action_ids: list[int]
+    run_ids: list[int]
+
+
 @dataclass(slots=True)
 class Taken:
-    """Signals in their order, and the revision of the definitions of each lane that they came from."""
+    """Signals in their order, and the revision of the definitions of each lane that they came from. locked: what was locked with them."""
 
     signals: list[Signal] = field(default_factory=list)
     revisions: dict[int, int] = field(default_factory=dict)
+    locked: Locked | None = None
 
 
-def take(connection: Connection, limit: int) -> Taken:
-    """The next signals of every lane that nobody else is at. Must be the first statement of a READ COMMITTED transaction."""
+def take(connection: Connection, limit: int, expected: Mapping[str, Sequence[Operator]] | None = None) -> Taken:
+    """The next signals of every lane that nobody else is at. Must be the first statement of a READ COMMITTED transaction.
+
+    expected: by "namespace key", the operators that each signal of that key leads to an order for, at its subject. Where one such signal
+    is all there is, their instances are locked at once.
+    """
+    if expected:
+        of_keys = [(key, operator.id) for key, operators in expected.items() for operator in operators]
+        rows = wire(connection).ask(
+            "take_and_lock", limit=str(limit), keys=array([quoted(key) for key, _ in of_keys]),
+            operators=array([str(operator) for _, operator in of_keys]),
+            count=str(max(sum(map(most_runs, operators)) for operators in expected.values())),
+        )  # fmt: skip
+    else:
+        rows = wire(connection).ask("take", limit=str(limit))
     taken = Taken()
-    for row in wire(connection).ask("take", limit=str(limit)):
+    for row in rows:
         taken.revisions[row[11]] = row[12]
         taken.signals.append(Signal._make(row[:11]))
+    if expected and rows and rows[0][13]:
+        taken.locked = _locked(*rows[0][13:])
     return taken
+
+
+def _locked(rows: Iterable[Sequence[Any]], action_ids: list[int], run_ids: list[int]) -> Locked:
+    instances = {
+        (operator_id, subject): Instance(
+            operator_id, subject, generation, desired, [LiveRun(r[0], State(r[1]), *r[2:]) for r in runs or ()]
+        )
+        for operator_id, subject, desired, generation, runs in rows
+    }
+    return Locked(instances, action_ids, run_ids)
 
 
 def own(connection: Connection) -> list[Signal]:
@@ -102,24 +137,23 @@ def load(connection: Connection, needs: Needs) -> tuple[dict[StateKey, Json], di
     return states, live
 
 
-def lock(
-    connection: Connection, keys: Iterable[tuple[int, str]], count: int
-) -> tuple[dict[tuple[int, str], Instance], list[int], list[int]]:
-    """Lock instances in one order and tell what is alive of them; reserve ids for `count` actions and as many runs."""
-    ordered = sorted(set(keys))
-    if not ordered:
-        return {}, [], []
+def lock(connection: Connection, keys: Iterable[tuple[int, str]], count: int, already: Locked | None = None) -> Locked:
+    """Lock instances in one order and tell what is alive of them; reserve ids for `count` actions and as many runs. already: what is locked
+    and reserved; where that is all, nothing is asked."""
+    wanted = set(keys)
+    if not wanted:
+        return Locked({}, [], [])
+    if already and wanted <= already.instances.keys() and count <= len(already.run_ids):
+        return already
+    ordered = sorted(wanted)
     rows = wire(connection).ask(
         "lock_instances", count=str(count), operators=array([str(operator) for operator, _ in ordered]),
         subjects=array([quoted(subject) for _, subject in ordered]),
     )  # fmt: skip
-    instances = {
-        (operator_id, subject): Instance(
-            operator_id, subject, generation, desired, [LiveRun(r[0], State(r[1]), *r[2:]) for r in runs or ()]
-        )
-        for operator_id, subject, desired, generation, runs, _, _ in rows
-    }
-    return instances, rows[0][5], rows[0][6]
+    in_order = (
+        (operator, subject, desired, generation, runs) for operator, subject, desired, generation, runs, *_ in rows
+    )
+    return _locked(in_order, rows[0][5], rows[0][6])
 
 
 def record(connection: Connection, document: dict[str, Any]) -> None:

@@ -1,8 +1,9 @@
 """The statements that somebody waits for, sent by libpq itself: those of a worker's transaction, and a runner's claim.
 
-A signal that comes alone is answered in three journeys: BEGIN and take, lock, record and COMMIT. psycopg's cursors would take longer to
-write and read these than Postgres takes to answer them, the more so after a pause, when none of their code is in a cache. Values still come
-in by psycopg's loaders. Between two journeys the connection is psycopg's: whatever else the transaction has to ask goes by `execute`.
+A signal that comes alone is answered in three journeys: BEGIN and take, lock, record and COMMIT; in two where its key came of late, for it
+is taken and locked for at once. psycopg's cursors would take longer to write and read these than Postgres takes to answer them, the more so
+after a pause, when none of their code is in a cache. Values still come in by psycopg's loaders. Between two journeys the connection is
+psycopg's: whatever else the transaction has to ask goes by `execute`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,25 @@
 SELECT id, namespace, key, subject, value, source, emitted_at, xid::bigint, depth, run_id, event_id, lane, revision
   FROM pgsig_private.take(%(limit)s)
 
+-- name: take_and_lock
+-- As `take`. Where it is one signal, and of one of %(keys)s (namespace, space, key), which always leads to an order for the operator in the same
+-- place of %(operators)s, with what `lock_instances` tells of those instances, and ids: a journey less for a signal that comes alone.
+WITH taken AS MATERIALIZED (
+    SELECT * FROM pgsig_private.take(%(limit)s)
+), wanted AS (
+    SELECT coalesce(array_agg(e.operator ORDER BY e.operator), '{}') AS operators, coalesce(array_agg(t.subject), '{}') AS subjects
+      FROM taken t JOIN unnest(%(keys)s::text[], %(operators)s::bigint[]) e(key, operator) ON e.key = t.namespace || ' ' || t.key
+     WHERE (SELECT count(*) FROM taken) = 1
+)
+SELECT id, namespace, key, subject, value, source, emitted_at, xid::bigint, depth, run_id, event_id, lane, revision,
+       (SELECT jsonb_agg(jsonb_build_array(l.operator_id, l.subject, l.desired, l.generation, l.runs))
+          FROM wanted w, pgsig_private.lock_instances(w.operators, w.subjects) l),
+       CASE WHEN (SELECT w.operators <> '{}' FROM wanted w) THEN
+            ARRAY(SELECT nextval('pgsig_private.action_id') FROM generate_series(1, %(count)s)) END,
+       CASE WHEN (SELECT w.operators <> '{}' FROM wanted w) THEN
+            ARRAY(SELECT nextval('pgsig_private.run_id') FROM generate_series(1, %(count)s)) END
+  FROM taken
+
 -- name: ask
 -- What Postgres says of a value: the truth of a predicate, or the text that a path finds. A predicate that cannot be decided is null.
 SELECT q.n,

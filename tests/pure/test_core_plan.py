@@ -9,7 +9,7 @@ import pytest
 from pgsig.condition import calendar, digest, dump, duration, parse
 from pgsig.condition.parse import trigger_name
 from pgsig.condition.pattern import PatternIndex, matches
-from pgsig.decide.plan import Effects, runs_wanted, slots
+from pgsig.decide.plan import Effects, most_runs, slots
 from pgsig.decide.state import Entry, RuleState
 from pgsig.model import Instance, Kind, LiveRun, State
 from tests.pure.workbench import Bench, operator
@@ -190,10 +190,10 @@ def test_replicas_are_handed_over_one_after_the_other() -> None:
 def test_an_order_says_how_many_runs_it_may_begin() -> None:
     b = bench(("START", A), kind=Kind.STREAMING, replicas=4)
     b.emit("a")
-    assert [runs_wanted(order) for order in b.decisions[-1].orders] == [4]
+    assert [most_runs(order.operator) for order in b.decisions[-1].orders] == [4]
     batch = bench(("START", A), on_busy="parallel(7)")
     batch.emit("a")
-    assert [runs_wanted(order) for order in batch.decisions[-1].orders] == [1]
+    assert [most_runs(order.operator) for order in batch.decisions[-1].orders] == [1]
 
 
 def test_a_run_carries_its_labels_and_the_key_of_its_limit() -> None:

@@ -145,6 +145,9 @@ class Sweep:
             for seconds in range(2, 20, 3):
                 order = "svc.reload" if "reload" in name and seconds % 2 else "svc.restart"
                 arena.later(seconds, if_there(partial(arena.order, order)))
+        elif name == "bell.armed":  # where signals never cease, nobody rests
+            for emitter in EMITTERS:
+                arena.later(5.0, if_there(partial(self.hush, emitter)))
         elif name == "bell.disarmed":  # which of the workers comes to do it is not known
             for seconds in (1, 8, 15):
                 arena.later(seconds, if_there(lambda: arena.order("load.item", 60)))
@@ -157,6 +160,9 @@ class Sweep:
             arena.later(2.0, if_there(lambda: arena.order("load.stubborn", 3)))
         elif name == "link.leaving":
             arena.later(2.0, if_there(lambda: arena.signal(home.name, signal.SIGTERM)))
+
+    def hush(self, emitter: str) -> None:
+        self.arena.freeze(self.arena.slots[emitter].pid, 2.0)
 
 
 def sweep(

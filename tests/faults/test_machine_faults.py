@@ -103,8 +103,11 @@ def acted(connection: Connection, numbers: Iterable[int]) -> list[int]:
 
 
 @contextmanager
-def frozen(connection: Connection, pid: int) -> Iterator[None]:
-    """The server's processes for one of ours, all of them, caught at rest: one that works may hold what the whole server waits for."""
+def frozen(connection: Connection, pid: int, sessions: int) -> Iterator[None]:
+    """The server's processes for one of ours, all of them, caught at rest: one that works may hold what the whole server waits for.
+
+    sessions: how many it has at least.
+    """
     statement = (
         "SELECT a.pid, a.state FROM pg_stat_activity a JOIN pgsig_private.process p ON a.application_name ~ ('\\m' || p.name || '\\M')"
         " WHERE p.pid = %s AND p.ended_at IS NULL ORDER BY a.pid"
@@ -116,7 +119,9 @@ def frozen(connection: Connection, pid: int) -> Iterator[None]:
         for each, _ in found:
             os.kill(each, signal.SIGSTOP)
         caught[:] = [each for each, _ in found]
-        if found and connection.execute(statement, [pid]).fetchall() == [(each, "idle") for each in caught]:
+        if len(found) >= sessions and connection.execute(statement, [pid]).fetchall() == [
+            (each, "idle") for each in caught
+        ]:
             return True
         thaw()
         return False
@@ -137,7 +142,7 @@ def test_a_backend_that_stays_frozen_holds_up_nobody_else(server: EmbeddedPostgr
     with workers(server.dsn(), poll_seconds=0.2) as (first,):
         before = emit(loaded)
         wait_for(lambda: acted(loaded, [before]) == [1])
-        with frozen(loaded, first.process.pid), workers(server.dsn(), poll_seconds=0.2):
+        with frozen(loaded, first.process.pid, sessions=2), workers(server.dsn(), poll_seconds=0.2):
             numbers = [emit(loaded) for _ in range(20)]
             wait_for(lambda: acted(loaded, numbers) == [1] * 20, 20, about="the actions")
         later = emit(loaded)
@@ -157,7 +162,7 @@ def test_a_runner_whose_backend_stays_frozen_loses_its_jobs_with_its_lease(
         do.wait_state(loaded, number, "running")
         wait_for(lambda: file.exists() and "begin" in file.read_text())
         second = do.settings(server.dsn(), tmp_path / "second", lease_seconds=2.0)
-        with frozen(loaded, first.pid), do.running(second, "second"):
+        with frozen(loaded, first.pid, sessions=1), do.running(second, "second"):
             do.wait_state(loaded, number, "running", attempt=2, timeout=20)
             wait_for(lambda: len(file.read_text().splitlines()) > 1, 20, about="the job to begin again")
             assert [line.split()[0] for line in file.read_text().splitlines()] == ["begin", "begin"]

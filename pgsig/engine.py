@@ -47,9 +47,8 @@ class Engine:
         self.connection = connection
         self.catalog: Catalog | None = None
         self.at_work: list[int] = []  # positions of the signals of the last step, also where it failed
-        self.expected: dict[
-            str, Sequence[Operator]
-        ] = {}  # what came alone of late and led to orders: see `signals.take`
+        # What came alone of late and led to orders: see `signals.take`.
+        self.expected: dict[str, Sequence[Operator]] = {}
 
     def step(
         self, limit: int = 500, *, suspects: Mapping[int, str] | None = None, poison: Mapping[int, str] | None = None

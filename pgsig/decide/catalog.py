@@ -60,16 +60,14 @@ class Catalog:
 
     def expected(self, namespace: str, key: str) -> list[Operator]:
         """The operators that each signal of a key leads to an order for, at its subject; none where it may lead to others or to nothing."""
+        if namespace not in self.interest or (namespace, key) in self.manual or (namespace, key) in self.timed:
+            return []
         found: dict[int, Operator] = {}
-        entries = self.interest[namespace][key] if namespace in self.interest else ()
-        for rule, leaf in entries:
-            if not (rule.sure and rule.rule.by == "subject" and not rule.rule.shadow and isinstance(leaf, Leaf)):
-                return []
-            if leaf.source is not None or leaf.subject is not None:
+        for rule, leaf in self.interest[namespace][key]:
+            anybody = isinstance(leaf, Leaf) and leaf.source is None and leaf.subject is None
+            if not (anybody and rule.sure and rule.rule.by == "subject" and not rule.rule.shadow):
                 return []
             found[rule.operator.id] = rule.operator
-        if (namespace, key) in self.manual or (namespace, key) in self.timed:
-            return []
         return [found[number] for number in sorted(found)]
 
 

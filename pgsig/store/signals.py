@@ -61,7 +61,7 @@ def _locked(rows: Iterable[Sequence[Any]], action_ids: list[int], run_ids: list[
         (operator_id, subject): Instance(
             operator_id, subject, generation, desired, [LiveRun(r[0], State(r[1]), *r[2:]) for r in runs or ()]
         )
-        for operator_id, subject, desired, generation, runs in rows
+        for operator_id, subject, desired, generation, runs, *_ in rows
     }
     return Locked(instances, action_ids, run_ids)
 
@@ -150,10 +150,7 @@ def lock(connection: Connection, keys: Iterable[tuple[int, str]], count: int, al
         "lock_instances", count=str(count), operators=array([str(operator) for operator, _ in ordered]),
         subjects=array([quoted(subject) for _, subject in ordered]),
     )  # fmt: skip
-    in_order = (
-        (operator, subject, desired, generation, runs) for operator, subject, desired, generation, runs, *_ in rows
-    )
-    return _locked(in_order, rows[0][5], rows[0][6])
+    return _locked(rows, rows[0][5], rows[0][6])
 
 
 def record(connection: Connection, document: dict[str, Any]) -> None:

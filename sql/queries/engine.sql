@@ -18,10 +18,8 @@ WITH taken AS MATERIALIZED (
 SELECT id, namespace, key, subject, value, source, emitted_at, xid::bigint, depth, run_id, event_id, lane, revision,
        (SELECT jsonb_agg(jsonb_build_array(l.operator_id, l.subject, l.desired, l.generation, l.runs))
           FROM wanted w, pgsig_private.lock_instances(w.operators, w.subjects) l),
-       CASE WHEN (SELECT w.operators <> '{}' FROM wanted w) THEN
-            ARRAY(SELECT nextval('pgsig_private.action_id') FROM generate_series(1, %(count)s)) END,
-       CASE WHEN (SELECT w.operators <> '{}' FROM wanted w) THEN
-            ARRAY(SELECT nextval('pgsig_private.run_id') FROM generate_series(1, %(count)s)) END
+       ARRAY(SELECT nextval('pgsig_private.action_id') FROM wanted w, generate_series(1, %(count)s) WHERE w.operators <> '{}'),
+       ARRAY(SELECT nextval('pgsig_private.run_id') FROM wanted w, generate_series(1, %(count)s) WHERE w.operators <> '{}')
   FROM taken
 
 -- name: ask

@@ -59,9 +59,7 @@ class Engine:
         others go on. Not to be used with a limit above 1. poison: those that are put aside for every interested rule.
         """
         self.at_work = []
-        with wire(self.connection).transaction(
-            "take_and_lock" if self.expected else "take", "lock_instances", "record"
-        ):
+        with wire(self.connection).transaction("take", "lock_instances", "record"):
             taken = signals.take(self.connection, limit, self.expected)
             if not taken.signals:
                 return Step()

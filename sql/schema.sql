@@ -613,7 +613,7 @@ FUNCTION pgsig_private.behind(smallint,pg_snapshot,pg_snapshot,bigint) RETURNS r
 FUNCTION pgsig_private.carried_over(pg_snapshot,bigint) RETURNS pg_snapshot
 FUNCTION pgsig_private.carry_over(text) RETURNS bigint
 FUNCTION pgsig_private.check_move() RETURNS trigger
-FUNCTION pgsig_private.claim(bigint,text[],integer,text[]) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text)
+FUNCTION pgsig_private.claim(bigint,text[],integer,text[],text) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text, ran_for double precision, since text, gone bigint[])
 FUNCTION pgsig_private.cursor_here() RETURNS text
 FUNCTION pgsig_private.depth_of_run(bigint) RETURNS smallint
 FUNCTION pgsig_private.drop_detached(text) RETURNS boolean
@@ -681,7 +681,7 @@ FUNCTION pgsig_private.settle_triggers(jsonb,boolean) RETURNS TABLE(trigger_id b
 FUNCTION pgsig_private.shell(text) RETURNS text
 FUNCTION pgsig_private.signal_problems(text,jsonb,text,text,text,text,text) RETURNS SETOF text
 FUNCTION pgsig_private.signals_as_json(bigint[]) RETURNS jsonb
-FUNCTION pgsig_private.take(integer) RETURNS TABLE(lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text, emitted_at timestamp with time zone, xid text, depth smallint, run_id bigint, event_id text)
+FUNCTION pgsig_private.take(integer,text[],bigint[],integer) RETURNS TABLE(lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text, emitted_at timestamp with time zone, xid text, depth smallint, run_id bigint, event_id text, locked jsonb, action_ids bigint[], run_ids bigint[])
 FUNCTION pgsig_private.targets(text,text,boolean) RETURNS TABLE(operator_id bigint, path text)
 FUNCTION pgsig_private.timeline_number() RETURNS integer
 FUNCTION pgsig_private.trigger_now() RETURNS timestamp with time zone

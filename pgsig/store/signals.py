@@ -32,27 +32,25 @@ class Taken:
     locked: Locked | None = None
 
 
-def take(connection: Connection, limit: int, expected: Mapping[str, Sequence[Operator]] | None = None) -> Taken:
+def take(connection: Connection, limit: int, expected: Mapping[str, Sequence[Operator]]) -> Taken:
     """The next signals of every lane that nobody else is at. Must be the first statement of a READ COMMITTED transaction.
 
     expected: by "namespace key", the operators that each signal of that key leads to an order for, at its subject. Where one such signal
     is all there is, their instances are locked at once.
     """
-    if expected:
-        of_keys = [(key, operator.id) for key, operators in expected.items() for operator in operators]
-        rows = wire(connection).ask(
-            "take_and_lock", limit=str(limit), keys=array([quoted(key) for key, _ in of_keys]),
-            operators=array([str(operator) for _, operator in of_keys]),
-            count=str(max(sum(map(most_runs, operators)) for operators in expected.values())),
-        )  # fmt: skip
-    else:
-        rows = wire(connection).ask("take", limit=str(limit))
+    of_keys = [(key, operator) for key, operators in expected.items() for operator in operators]
+    rows = wire(connection).ask(
+        "take", limit=str(limit), keys=array([quoted(key) for key, _ in of_keys]),
+        operators=array([str(operator.id) for _, operator in of_keys]),
+        count=str(max((sum(map(most_runs, operators)) for operators in expected.values()), default=0)),
+    )  # fmt: skip
     taken = Taken()
     for row in rows:
-        taken.revisions[row[11]] = row[12]
-        taken.signals.append(Signal._make(row[:11]))
-    if expected and rows and rows[0][13]:
-        taken.locked = _locked(*rows[0][13:])
+        if row[0] is None:
+            taken.locked = _locked(*row[13:])
+        else:
+            taken.revisions[row[11]] = row[12]
+            taken.signals.append(Signal._make(row[:11]))
     return taken
 
 

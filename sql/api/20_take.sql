@@ -8,11 +8,17 @@
 --   1. lock the lane; 2. take the snapshot, before this transaction's first write (its own later signals must count as unseen);
 --   3. read with that snapshot as a filter; 4. write the cursor; 5. the caller records what was decided, and commits.
 -- It runs in READ COMMITTED: in REPEATABLE READ the snapshot would be older than the lock.
+--
+-- A journey less for a signal that comes alone: where it is one of p_keys (namespace, space, key), each of which leads to an order for the operator
+-- in the same place of p_operators, those instances are locked at once. A last row, which is no signal (id is NULL), tells what lock_instances tells
+-- of them, as [operator, subject, desired, generation, runs], and has ids for p_count actions and as many runs.
 
-CREATE OR REPLACE FUNCTION pgsig_private.take(p_limit integer)
+CREATE OR REPLACE FUNCTION pgsig_private.take(
+    p_limit integer, p_keys text[] DEFAULT '{}', p_operators bigint[] DEFAULT '{}', p_count integer DEFAULT 0
+)
 RETURNS TABLE (
     lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text,
-    emitted_at timestamptz, xid text, depth smallint, run_id bigint, event_id text
+    emitted_at timestamptz, xid text, depth smallint, run_id bigint, event_id text, locked jsonb, action_ids bigint[], run_ids bigint[]
 )
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
@@ -28,6 +34,7 @@ DECLARE
     v_last   bigint[]      := '{}';
     v_count  integer;
     v_total  integer := 0;
+    v_own    bigint[];  -- the operators that a signal which comes alone leads to
 BEGIN
     IF pg_current_xact_id_if_assigned() IS NOT NULL OR current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'take is the first thing in a READ COMMITTED transaction, or it would lose or repeat signals'
@@ -107,4 +114,14 @@ BEGIN
     -- The primary key (lane, seq) is the second guard after the lock: two takes of one window cannot both commit.
     INSERT INTO pgsig_private.cursor (lane, seq, s1, s2, last_id)
     SELECT * FROM unnest(v_lanes, v_seqs, v_s1, v_s2, v_last);
+    IF v_total = 1 AND namespace || ' ' || key = ANY (p_keys) THEN
+        v_own := ARRAY(SELECT e.led FROM unnest(p_keys, p_operators) e(wanted, led) WHERE e.wanted = namespace || ' ' || key ORDER BY 1);
+        SELECT jsonb_agg(jsonb_build_array(l.operator_id, l.subject, l.desired, l.generation, l.runs)),
+               ARRAY(SELECT nextval('pgsig_private.action_id') FROM generate_series(1, p_count)),
+               ARRAY(SELECT nextval('pgsig_private.run_id') FROM generate_series(1, p_count))
+          INTO locked, action_ids, run_ids
+          FROM pgsig_private.lock_instances(v_own, array_fill(subject, ARRAY[cardinality(v_own)])) l;
+        id := NULL;
+        RETURN NEXT;
+    END IF;
 END $$;

@@ -115,10 +115,14 @@ END $$;
 COMMENT ON FUNCTION pgsig.limit_pool IS 'Limit how many runs of a pool are alive at once; NULL for no limit. What is alive goes on.';
 
 -- Runs for a runner: of its pools, with no label that it lacks, the most urgent first, each with a new epoch.
-CREATE OR REPLACE FUNCTION pgsig_private.claim(p_runner bigint, p_pools text[], p_capacity integer, p_labels text[] DEFAULT '{}')
+-- ran_for: for how many seconds a job that waits to be taken over has been running. since: where the log was. gone: of p_machine, see gone_runners.
+CREATE OR REPLACE FUNCTION pgsig_private.claim(
+    p_runner bigint, p_pools text[], p_capacity integer, p_labels text[] DEFAULT '{}', p_machine text DEFAULT NULL
+)
 RETURNS TABLE (
     id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text,
-    spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text
+    spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text,
+    ran_for double precision, since text, gone bigint[]
 )
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -133,125 +137,145 @@ DECLARE
     v_open  text[] := p_pools;
     v_free  jsonb := '{}';  -- of each limited pool, how many more runs it may have
     v_again boolean := false;
+    v_lease boolean;
+    v_limits boolean;
+    v_others boolean;  -- not all are plain
+    v_fill  boolean := false;  -- some get parameters from their signals
+    v_since text;
+    v_gone  bigint[];
     v_line  pgsig_private.timeline := pgsig_private.note_timeline();
 BEGIN
-    IF NOT EXISTS (SELECT FROM pgsig_private.process p WHERE p.id = p_runner AND p.ended_at IS NULL AND p.lease_until > clock_timestamp()) THEN
+    SELECT EXISTS (SELECT FROM pgsig_private.process p WHERE p.id = p_runner AND p.ended_at IS NULL AND p.lease_until > clock_timestamp()),
+           EXISTS (SELECT FROM pgsig_private.pool p WHERE p.name = ANY (p_pools))
+      INTO v_lease, v_limits;
+    IF NOT v_lease THEN
         RAISE EXCEPTION 'runner % holds no lease', p_runner USING ERRCODE = 'PS301', HINT = 'renew it, or join again';
     END IF;
     -- What the lost end of the log had granted may still be executed.
     IF coalesce(v_line.quiet_until > clock_timestamp(), true) THEN
         RETURN;
     END IF;
-    FOR v_pool IN SELECT p.name, p.most FROM pgsig_private.pool p WHERE p.name = ANY (p_pools) ORDER BY p.name LOOP
-        IF pg_try_advisory_xact_lock(1885827946, hashtext('pool ' || v_pool.name)) THEN
-            SELECT v_pool.most - count(*) INTO v_alive FROM pgsig_private.run r
-             WHERE r.pool = v_pool.name AND r.state IN ('starting', 'running');
-            v_free := v_free || jsonb_build_object(v_pool.name, v_alive);
-        ELSE
-            v_alive := 0;
-            v_again := true;
-        END IF;
-        IF v_alive <= 0 THEN
-            v_open := array_remove(v_open, v_pool.name);
-        END IF;
-    END LOOP;
-    v_next := ARRAY(
-        SELECT r.id FROM pgsig_private.run r
-         WHERE r.pool = ANY (v_open) AND r.state IN ('queued', 'retrying') AND r.claimable_at <= clock_timestamp() AND r.labels <@ p_labels
-         ORDER BY r.priority DESC, r.claimable_at, r.id LIMIT p_capacity);
-    -- The plain ones, one of an instance and without a limit that they could meet, take a statement for all.
-    v_plain := ARRAY(
-        SELECT min(r.id) FROM pgsig_private.run r WHERE r.id = ANY (v_next)
-         GROUP BY r.operator_id, r.subject HAVING count(*) = 1 AND count(r.limit_key) = 0 AND NOT v_free ? min(r.pool));
-    v_plain := ARRAY(
-        SELECT r.id FROM pgsig_private.run r JOIN pgsig_private.instance i ON i.operator_id = r.operator_id AND i.subject = r.subject
-         WHERE r.id = ANY (v_plain) FOR UPDATE OF i SKIP LOCKED);
-    v_plain := ARRAY(
-        SELECT r.id FROM pgsig_private.run r
-         WHERE r.id = ANY (v_plain) AND r.state IN ('queued', 'retrying') AND r.claimable_at IS NOT NULL FOR UPDATE SKIP LOCKED);
-    WITH taken AS (
-        UPDATE pgsig_private.run r
-           SET state = 'starting', runner_id = p_runner, slot = free.slot, epoch = greatest(r.epoch + 1, v_line.id), claimed_at = clock_timestamp(),
-               claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END, ready_at = NULL
-          FROM unnest(v_plain) plain(id)
-          JOIN pgsig_private.run q ON q.id = plain.id
-         CROSS JOIN LATERAL (
-               SELECT min(free.slot)::smallint AS slot FROM generate_series(0, q.slots - 1) free(slot)
-                WHERE NOT EXISTS (SELECT FROM pgsig_private.run o WHERE o.operator_id = q.operator_id AND o.subject = q.subject
-                                     AND o.slot = free.slot AND o.id <> q.id AND o.state IN ('starting', 'running', 'retrying'))) free
-         WHERE r.id = plain.id AND free.slot IS NOT NULL
-        RETURNING r.id, r.operator_id, r.subject
-    ), seen AS (
-        UPDATE pgsig_private.instance i SET observed = 'starting', run_id = t.id, changed_at = clock_timestamp()
-          FROM taken t WHERE i.operator_id = t.operator_id AND i.subject = t.subject
-    )
-    SELECT coalesce(array_agg(t.id), '{}') INTO v_taken FROM taken t;
-    IF cardinality(v_taken) < cardinality(v_plain) THEN  -- the place they were promised is taken again: they wait for the next that frees one
-        UPDATE pgsig_private.run r SET claimable_at = NULL WHERE r.id = ANY (v_plain) AND r.state = 'queued';
-    END IF;
-    FOR v_run IN
-        SELECT r.id, r.operator_id, r.subject, r.slots, r.pool, r.limit_key, r.limit_most FROM pgsig_private.run r
-         WHERE r.id = ANY (v_next)
-           AND EXISTS (SELECT FROM pgsig_private.run o WHERE o.id = ANY (v_next) AND o.operator_id = r.operator_id AND o.subject = r.subject
-                       HAVING count(*) > 1 OR r.limit_key IS NOT NULL OR v_free ? r.pool)
-         ORDER BY r.priority DESC, r.claimable_at, r.id
-    LOOP
-        CONTINUE WHEN (v_free->>v_run.pool)::integer <= 0;
-        -- Somebody at work on this instance will announce it when done; waiting here could meet a second claimer head on.
-        PERFORM FROM pgsig_private.instance i
-          WHERE i.operator_id = v_run.operator_id AND i.subject = v_run.subject FOR UPDATE SKIP LOCKED;
-        CONTINUE WHEN NOT FOUND;
-        PERFORM FROM pgsig_private.run r
-          WHERE r.id = v_run.id AND r.state IN ('queued', 'retrying') AND r.claimable_at IS NOT NULL FOR UPDATE SKIP LOCKED;
-        CONTINUE WHEN NOT FOUND;
-        SELECT min(free.slot) INTO v_slot FROM generate_series(0, v_run.slots - 1) free(slot)
-         WHERE NOT EXISTS (SELECT FROM pgsig_private.run o WHERE o.operator_id = v_run.operator_id AND o.subject = v_run.subject
-                              AND o.slot = free.slot AND o.id <> v_run.id AND o.state IN ('starting', 'running', 'retrying'));
-        IF v_slot IS NULL THEN  -- the place it was promised is taken again: wait for the next that frees one
-            UPDATE pgsig_private.run r SET claimable_at = NULL WHERE r.id = v_run.id AND r.state = 'queued';
-            CONTINUE;
-        END IF;
-        IF v_run.limit_key LIKE '%{params.%' THEN
-            v_run.limit_key := pgsig_private.filled_key(v_run.id);
-            UPDATE pgsig_private.run r SET limit_key = v_run.limit_key WHERE r.id = v_run.id;
-        END IF;
-        IF v_run.limit_key IS NOT NULL THEN
-            IF NOT pg_try_advisory_xact_lock(1885827947, hashtext(v_run.limit_key)) THEN
+    IF v_limits THEN
+        FOR v_pool IN SELECT p.name, p.most FROM pgsig_private.pool p WHERE p.name = ANY (p_pools) ORDER BY p.name LOOP
+            IF pg_try_advisory_xact_lock(1885827946, hashtext('pool ' || v_pool.name)) THEN
+                SELECT v_pool.most - count(*) INTO v_alive FROM pgsig_private.run r
+                 WHERE r.pool = v_pool.name AND r.state IN ('starting', 'running');
+                v_free := v_free || jsonb_build_object(v_pool.name, v_alive);
+            ELSE
+                v_alive := 0;
                 v_again := true;
+            END IF;
+            IF v_alive <= 0 THEN
+                v_open := array_remove(v_open, v_pool.name);
+            END IF;
+        END LOOP;
+    END IF;
+    -- The plain ones, one of an instance and without a limit that they could meet, take a statement for all.
+    SELECT coalesce(array_agg(n.id), '{}'), coalesce(array_agg(n.id) FILTER (WHERE n.alone AND n.limit_key IS NULL AND NOT v_free ? n.pool), '{}')
+      INTO v_next, v_plain
+      FROM (SELECT w.id, w.pool, w.limit_key, count(*) OVER (PARTITION BY w.operator_id, w.subject) = 1 AS alone
+              FROM (SELECT r.id, r.operator_id, r.subject, r.pool, r.limit_key FROM pgsig_private.run r
+                     WHERE r.pool = ANY (v_open) AND r.state IN ('queued', 'retrying') AND r.claimable_at <= clock_timestamp() AND r.labels <@ p_labels
+                     ORDER BY r.priority DESC, r.claimable_at, r.id LIMIT p_capacity) w) n;
+    v_others := cardinality(v_next) > cardinality(v_plain);
+    IF v_plain <> '{}' THEN
+        -- The instance is locked first, then the run. Who is there already goes on, and announces it when done.
+        v_plain := ARRAY(
+            SELECT r.id FROM pgsig_private.run r JOIN pgsig_private.instance i ON i.operator_id = r.operator_id AND i.subject = r.subject
+             WHERE r.id = ANY (v_plain) AND r.state IN ('queued', 'retrying') AND r.claimable_at IS NOT NULL FOR UPDATE OF i, r SKIP LOCKED);
+        WITH taken AS (
+            UPDATE pgsig_private.run r
+               SET state = 'starting', runner_id = p_runner, slot = free.slot, epoch = greatest(r.epoch + 1, v_line.id), claimed_at = clock_timestamp(),
+                   claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END, ready_at = NULL
+              FROM unnest(v_plain) plain(id)
+              JOIN pgsig_private.run q ON q.id = plain.id
+             CROSS JOIN LATERAL (
+                   SELECT min(free.slot)::smallint AS slot FROM generate_series(0, q.slots - 1) free(slot)
+                    WHERE NOT EXISTS (SELECT FROM pgsig_private.run o WHERE o.operator_id = q.operator_id AND o.subject = q.subject
+                                         AND o.slot = free.slot AND o.id <> q.id AND o.state IN ('starting', 'running', 'retrying'))) free
+             WHERE r.id = plain.id AND free.slot IS NOT NULL
+            RETURNING r.id, r.operator_id, r.subject, r.version
+        ), seen AS (
+            UPDATE pgsig_private.instance i SET observed = 'starting', run_id = t.id, changed_at = clock_timestamp()
+              FROM taken t WHERE i.operator_id = t.operator_id AND i.subject = t.subject
+        )
+        SELECT coalesce(array_agg(t.id), '{}'), coalesce(bool_or(v.spec ? 'params_from'), false)
+          INTO v_taken, v_fill
+          FROM taken t JOIN pgsig_private.operator_version v ON v.operator_id = t.operator_id AND v.version = t.version;
+        IF cardinality(v_taken) < cardinality(v_plain) THEN  -- the place they were promised is taken again: they wait for the next that frees one
+            UPDATE pgsig_private.run r SET claimable_at = NULL WHERE r.id = ANY (v_plain) AND r.state = 'queued';
+        END IF;
+    END IF;
+    IF v_others THEN
+        v_fill := true;
+        FOR v_run IN
+            SELECT r.id, r.operator_id, r.subject, r.slots, r.pool, r.limit_key, r.limit_most FROM pgsig_private.run r
+             WHERE r.id = ANY (v_next)
+               AND EXISTS (SELECT FROM pgsig_private.run o WHERE o.id = ANY (v_next) AND o.operator_id = r.operator_id AND o.subject = r.subject
+                           HAVING count(*) > 1 OR r.limit_key IS NOT NULL OR v_free ? r.pool)
+             ORDER BY r.priority DESC, r.claimable_at, r.id
+        LOOP
+            CONTINUE WHEN (v_free->>v_run.pool)::integer <= 0;
+            -- Somebody at work on this instance will announce it when done; waiting here could meet a second claimer head on.
+            PERFORM FROM pgsig_private.instance i
+              WHERE i.operator_id = v_run.operator_id AND i.subject = v_run.subject FOR UPDATE SKIP LOCKED;
+            CONTINUE WHEN NOT FOUND;
+            PERFORM FROM pgsig_private.run r
+              WHERE r.id = v_run.id AND r.state IN ('queued', 'retrying') AND r.claimable_at IS NOT NULL FOR UPDATE SKIP LOCKED;
+            CONTINUE WHEN NOT FOUND;
+            SELECT min(free.slot) INTO v_slot FROM generate_series(0, v_run.slots - 1) free(slot)
+             WHERE NOT EXISTS (SELECT FROM pgsig_private.run o WHERE o.operator_id = v_run.operator_id AND o.subject = v_run.subject
+                                  AND o.slot = free.slot AND o.id <> v_run.id AND o.state IN ('starting', 'running', 'retrying'));
+            IF v_slot IS NULL THEN  -- the place it was promised is taken again: wait for the next that frees one
+                UPDATE pgsig_private.run r SET claimable_at = NULL WHERE r.id = v_run.id AND r.state = 'queued';
                 CONTINUE;
             END IF;
-            SELECT count(*) INTO v_alive FROM pgsig_private.run o WHERE o.limit_key = v_run.limit_key AND o.state IN ('starting', 'running');
-            IF v_alive >= v_run.limit_most THEN
-                UPDATE pgsig_private.run r SET blocked = true, claimable_at = NULL WHERE r.id = v_run.id;
-                CONTINUE;
+            IF v_run.limit_key LIKE '%{params.%' THEN
+                v_run.limit_key := pgsig_private.filled_key(v_run.id);
+                UPDATE pgsig_private.run r SET limit_key = v_run.limit_key WHERE r.id = v_run.id;
             END IF;
-        END IF;
-        UPDATE pgsig_private.run r
-           SET state = 'starting', runner_id = p_runner, slot = v_slot, epoch = greatest(r.epoch + 1, v_line.id), claimed_at = clock_timestamp(),
-               claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END, ready_at = NULL
-         WHERE r.id = v_run.id;
-        UPDATE pgsig_private.instance i SET observed = 'starting', run_id = v_run.id, changed_at = clock_timestamp()
-         WHERE i.operator_id = v_run.operator_id AND i.subject = v_run.subject;
-        v_taken := v_taken || v_run.id;
-        IF v_free ? v_run.pool THEN
-            v_free := jsonb_set(v_free, ARRAY[v_run.pool], to_jsonb((v_free->>v_run.pool)::integer - 1));
-        END IF;
-    END LOOP;
+            IF v_run.limit_key IS NOT NULL THEN
+                IF NOT pg_try_advisory_xact_lock(1885827947, hashtext(v_run.limit_key)) THEN
+                    v_again := true;
+                    CONTINUE;
+                END IF;
+                SELECT count(*) INTO v_alive FROM pgsig_private.run o WHERE o.limit_key = v_run.limit_key AND o.state IN ('starting', 'running');
+                IF v_alive >= v_run.limit_most THEN
+                    UPDATE pgsig_private.run r SET blocked = true, claimable_at = NULL WHERE r.id = v_run.id;
+                    CONTINUE;
+                END IF;
+            END IF;
+            UPDATE pgsig_private.run r
+               SET state = 'starting', runner_id = p_runner, slot = v_slot, epoch = greatest(r.epoch + 1, v_line.id), claimed_at = clock_timestamp(),
+                   claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END, ready_at = NULL
+             WHERE r.id = v_run.id;
+            UPDATE pgsig_private.instance i SET observed = 'starting', run_id = v_run.id, changed_at = clock_timestamp()
+             WHERE i.operator_id = v_run.operator_id AND i.subject = v_run.subject;
+            v_taken := v_taken || v_run.id;
+            IF v_free ? v_run.pool THEN
+                v_free := jsonb_set(v_free, ARRAY[v_run.pool], to_jsonb((v_free->>v_run.pool)::integer - 1));
+            END IF;
+        END LOOP;
+    END IF;
     IF v_again THEN  -- a lock was held for a moment: look again soon
         PERFORM pgsig_private.notify('pgsig_runs');
     END IF;
     IF v_taken = '{}' THEN
         RETURN;
     END IF;
-    -- Kept, so that whoever looks at the run sees what its job got.
-    UPDATE pgsig_private.run r SET params = r.params || pgsig_private.params_from(v.spec->'params_from', r.evidence)
-      FROM pgsig_private.operator_version v
-     WHERE r.id = ANY (v_taken) AND v.operator_id = r.operator_id AND v.version = r.version AND v.spec ? 'params_from';
+    IF v_fill THEN  -- kept, so that whoever looks at the run sees what its job got
+        UPDATE pgsig_private.run r SET params = r.params || pgsig_private.params_from(v.spec->'params_from', r.evidence)
+          FROM pgsig_private.operator_version v
+         WHERE r.id = ANY (v_taken) AND v.operator_id = r.operator_id AND v.version = r.version AND v.spec ? 'params_from';
+    END IF;
     PERFORM pgsig_private.emit_states(v_taken, 'starting');
+    v_since := pgsig_private.cursor_here();
+    v_gone := pgsig_private.gone_runners(p_machine);  -- after the taking: whose runs were taken is among them
     RETURN QUERY
         SELECT r.id, r.epoch, r.attempt, r.generation, w.namespace, w.name, o.name, r.subject, v.kind, v.spec, r.params,
                CASE WHEN r.evidence = '{}' THEN '[]' ELSE coalesce(pgsig_private.signals_as_json(r.evidence), '[]') END, a.action, r.depth, r.handover_of,
-               CASE v.kind WHEN 'streaming' THEN pgsig_private.last_checkpoint(r) ELSE r.checkpoint END, r.failures, r.handle
+               CASE v.kind WHEN 'streaming' THEN pgsig_private.last_checkpoint(r) ELSE r.checkpoint END, r.failures, r.handle,
+               CASE WHEN r.handle IS NOT NULL THEN extract(epoch FROM clock_timestamp() - r.started_at)::double precision END, v_since, v_gone
           FROM pgsig_private.run r
           JOIN pgsig_private.operator o ON o.id = r.operator_id
           JOIN pgsig_private.workflow w ON w.id = o.workflow_id

@@ -1,26 +1,10 @@
 -- The path of a signal through a worker: five statements, most batches need three of them. What each does is told in sql/api.
 
 -- name: take
--- Signals that no worker has evaluated, at most %(limit)s; locks their lanes until the end of the transaction.
-SELECT id, namespace, key, subject, value, source, emitted_at, xid::bigint, depth, run_id, event_id, lane, revision
-  FROM pgsig_private.take(%(limit)s)
-
--- name: take_and_lock
--- As `take`. Where it is one signal, and of one of %(keys)s (namespace, space, key), which always leads to an order for the operator in the same
--- place of %(operators)s, with what `lock_instances` tells of those instances, and ids: a journey less for a signal that comes alone.
-WITH taken AS MATERIALIZED (
-    SELECT * FROM pgsig_private.take(%(limit)s)
-), wanted AS (
-    SELECT coalesce(array_agg(e.operator ORDER BY e.operator), '{}') AS operators, coalesce(array_agg(t.subject), '{}') AS subjects
-      FROM taken t JOIN unnest(%(keys)s::text[], %(operators)s::bigint[]) e(key, operator) ON e.key = t.namespace || ' ' || t.key
-     WHERE (SELECT count(*) FROM taken) = 1
-)
-SELECT id, namespace, key, subject, value, source, emitted_at, xid::bigint, depth, run_id, event_id, lane, revision,
-       (SELECT jsonb_agg(jsonb_build_array(l.operator_id, l.subject, l.desired, l.generation, l.runs))
-          FROM wanted w, pgsig_private.lock_instances(w.operators, w.subjects) l),
-       ARRAY(SELECT nextval('pgsig_private.action_id') FROM wanted w, generate_series(1, %(count)s) WHERE w.operators <> '{}'),
-       ARRAY(SELECT nextval('pgsig_private.run_id') FROM wanted w, generate_series(1, %(count)s) WHERE w.operators <> '{}')
-  FROM taken
+-- Signals that no worker has evaluated, at most %(limit)s; locks their lanes until the end of the transaction. Where it is one signal, of one of %(keys)s,
+-- it locks what it leads to, too, and tells so in a last row.
+SELECT id, namespace, key, subject, value, source, emitted_at, xid::bigint, depth, run_id, event_id, lane, revision, locked, action_ids, run_ids
+  FROM pgsig_private.take(%(limit)s, %(keys)s, %(operators)s, %(count)s)
 
 -- name: ask
 -- What Postgres says of a value: the truth of a predicate, or the text that a path finds. A predicate that cannot be decided is null.

@@ -26,15 +26,10 @@ SELECT id, pid, detail::text FROM pgsig_private.process
 SELECT id, pid, detail::text FROM pgsig_private.process WHERE id = ANY ((SELECT pgsig_private.gone_runners(%(machine)s))::bigint[])
 
 -- name: claim
--- Runs for the free places of a runner, each with a new epoch. The join sees them as they were before, if at all: one that was recorded
--- since this statement began is seen by the function alone. ran_for: how long a job that waits to
--- be taken over has been running. gone: see gone_runners.
-SELECT c.id, c.epoch, c.attempt, c.generation, c.namespace, c.workflow, c.operator, c.subject, c.kind, c.spec::text, c.params::text,
-       c.cause::text, c.action, c.depth, c.handover_of, c.checkpoint::text, c.failures, c.handle,
-       CASE WHEN c.handle IS NOT NULL THEN extract(epoch FROM clock_timestamp() - r.started_at)::float8 END AS ran_for,
-       pgsig_private.cursor_here() AS since, (SELECT pgsig_private.gone_runners(%(machine)s)) AS gone
-  FROM pgsig_private.claim(%(runner)s::bigint, %(pools)s::text[], %(capacity)s::integer, %(labels)s::text[]) c
-  LEFT JOIN pgsig_private.run r ON r.id = c.id
+-- Runs for the free places of a runner, each with a new epoch.
+SELECT id, epoch, attempt, generation, namespace, workflow, operator, subject, kind, spec::text, params::text, cause::text, action, depth, handover_of,
+       checkpoint::text, failures, handle, ran_for, since, gone
+  FROM pgsig_private.claim(%(runner)s, %(pools)s, %(capacity)s, %(labels)s, %(machine)s)
 
 -- name: held
 -- What the database believes that a runner holds.

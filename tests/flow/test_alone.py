@@ -18,7 +18,7 @@ from tests.support_core import Connection
 
 A, B = {"signal": "a"}, {"signal": "b"}
 BATCH = {"command": ["true"]}
-LONG, SHORT = ["take", "lock_instances"], ["take_and_lock"]
+LONG, SHORT = ["take", "lock_instances"], ["take"]
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_second_of_a_key_takes_a_journey_less(shop: Workshop, asked: list[st
     shop.apply(op=A, other={"streaming": BATCH, "start": A})
     assert alone(shop, asked, "a", subject="one") == LONG
     assert alone(shop, asked, "a", subject="two") == SHORT
-    assert alone(shop, asked, "b") == ["take_and_lock"]  # nobody's, and nothing to lock
+    assert alone(shop, asked, "b") == ["take"]  # nobody's, and nothing to lock
     assert alone(shop, asked, "a", subject="one") == SHORT
     assert [subject for subject, *_ in did(shop)] == ["one", "one", "two", "two", "one", "one"]
     runs = shop.connection.execute("SELECT count(*), count(DISTINCT id) FROM pgsig.runs").fetchone()
@@ -66,7 +66,7 @@ def test_several_at_once_lock_what_they_need(shop: Workshop, asked: list[str]) -
     signals = [shop.emit("b"), shop.emit("a")]
     asked.clear()
     assert shop.engine.step().taken == 2
-    assert asked == ["take_and_lock", "lock_instances"]
+    assert asked == LONG
     assert evidence(shop)[1:] == [[number] for number in signals]
     for _ in range(20):
         shop.emit("a")
@@ -92,7 +92,7 @@ def test_new_rules_are_asked_for_anew(shop: Workshop, asked: list[str]) -> None:
     shop.apply(op=A)
     alone(shop, asked, "a")
     shop.apply(op=B, late=A)
-    assert alone(shop, asked, "a") == ["take_and_lock", "lock_instances"]
+    assert alone(shop, asked, "a") == LONG
     assert [row[0] for row in shop.actions()] == ["op", "late"]
     assert alone(shop, asked, "a") == SHORT
 

@@ -22,7 +22,7 @@ import os
 import secrets
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import psycopg
 from psycopg import pq
@@ -47,6 +47,7 @@ TIRE = f"SELECT pg_advisory_unlock_shared({AWAKE})"
 
 HEARD_WITHIN = 3.0  # seconds in which a notification of our own has to come back
 DEAF_FOR = 60.0  # seconds after which it is tried again where none did
+SOON = 0.01  # seconds that a look may wait after a ring that can wait
 IN_VAIN = 3  # rings for nothing: perhaps another worker is at work, and all this ringing is not needed
 
 _Broken = (psycopg.Error, PgsigError, OSError)
@@ -56,7 +57,8 @@ class Doorbell:
     """Two connections: the worker's own listens, and one holds the locks or stands in line for them. While one of them is away, `wait` only
     lets time pass; the second one comes back by itself.
 
-    url, name: for the second connection. listen_on: gives the first, None while there is none. It is the one that signals are taken over:
+    can_wait: what a ring may say of which nobody need hurry: the next look is soon enough, `SOON` at the latest. url, name: for the second
+    connection. listen_on: gives the first, None while there is none. It is the one that signals are taken over:
     the server process that woke up to pass a ring on is then the one that is asked what is new.
     """
 
@@ -74,7 +76,9 @@ class Doorbell:
         self._surely = False  # and the server has it in its queue
         self._awake = False
         self._rung = self._failed = False
+        self._look_at = float("inf")  # for the rings that can wait
         self._woken = self._vain = 0
+        self.can_wait: Container[str] = ()
 
     @property
     def listening(self) -> bool:
@@ -134,7 +138,7 @@ class Doorbell:
             return True  # what was rung while nobody listened is heard by looking, and the bell is to be armed anew
         if self._ears is not None and self._drain(self._ears):
             return True
-        while (left := deadline - time.monotonic()) > 0:
+        while (left := min(deadline, self._look_at) - time.monotonic()) > 0:
             if self._drop_broken():
                 return True
             files = [self._stopped_r, *(c.fileno() for c in (self._ears, self._hand) if c is not None)]
@@ -146,7 +150,7 @@ class Doorbell:
                 return True
             if self._ears is not None and self._ears.fileno() in ready and self._drain(self._ears):
                 return True
-        return False
+        return self._looked(self._look_at <= time.monotonic())
 
     def announce(self, channel: str) -> None:
         """NOTIFY from here, in a transaction of its own that has nothing to flush."""
@@ -300,21 +304,32 @@ class Doorbell:
             ears.execute(LISTEN)
             self._heeds = True
 
-    def _heard(self, _: object) -> None:
-        self._rung = True
+    def _heard(self, ring: psycopg.Notify) -> None:
+        self._rings(ring.payload)
+
+    def _rings(self, what: str) -> None:
+        if what in self.can_wait:
+            self._look_at = min(self._look_at, time.monotonic() + SOON)
+        else:
+            self._rung = True
+
+    def _looked(self, rung: bool) -> bool:
+        """Whoever is told that somebody rang looks, and finds all that was rung for."""
+        if rung:
+            self._rung, self._look_at = False, float("inf")
+            self._woken += 1
+        return rung
 
     def _drain(self, connection: Connection) -> bool:
         """Read what has arrived without waiting. True if that was a ring, or the end of the connection."""
         try:
             connection.pgconn.consume_input()
-            while connection.pgconn.notifies() is not None:
-                self._rung = True
+            while (note := connection.pgconn.notifies()) is not None:
+                self._rings(note.extra.decode())
         except _Broken:
             self._drop_ears()
             return True
-        rung, self._rung = self._rung, False
-        self._woken += rung
-        return rung
+        return self._looked(self._rung)
 
     def _drop_broken(self) -> bool:
         """Drop a connection whose end came in as the answer to something else."""

@@ -2,9 +2,9 @@
 
     take ─► match ─► ask ─► decide ─► lock ─► plan ─► record
 
-Of a signal that comes alone, take locks at once what one of its key acted on of late. What was taken, what the rules remember, and what
-was ordered commit together or not at all. Killing a worker anywhere loses nothing and repeats nothing: the cursor moves in the same
-transaction.
+Of a signal that comes alone, take locks at once what one of its key acted on of late. What only says that a run is starting, and no
+rule asks for, is no company. What was taken, what the rules remember, and what was ordered commit together or not at all. Killing a
+worker anywhere loses nothing and repeats nothing: the cursor moves in the same transaction.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from pgsig.decide.catalog import Catalog, build
 from pgsig.decide.custom import ask_functions
 from pgsig.decide.decide import decide
 from pgsig.decide.decision import Decision, Fate, Past, needs
-from pgsig.decide.match import Match, is_resume, match, questions
+from pgsig.decide.match import Match, is_resume, is_start, match, questions
 from pgsig.decide.plan import Effects, Order, carry_out, most_runs
 from pgsig.failpoints import reached
-from pgsig.model import Json, Operator, Outcome, Signal
+from pgsig.model import Json, Operator, Outcome
 from pgsig.store import definitions, signals
 from pgsig.store.database import Connection
 from pgsig.store.wire import wire
 
 FEW = 8  # signals that come together, and keys that are remembered
 PART = 250  # actions that are written at once
+TRUST = 2  # takes of one lane before all are looked at again
+STARTS = "run.%.starting"  # see `is_start`
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class Engine:
         self.at_work: list[int] = []  # positions of the signals of the last step, also where it failed
         # What came alone of late and led to orders: see `signals.take`.
         self.expected: dict[str, Sequence[Operator]] = {}
+        self.lane: int | None = None  # from where
+        self.trust = 0  # takes that may look there alone, since no lane had anything
 
     def step(
         self, limit: int = 500, *, suspects: Mapping[int, str] | None = None, poison: Mapping[int, str] | None = None
@@ -60,7 +64,7 @@ class Engine:
         """
         self.at_work = []
         with wire(self.connection).transaction("take", "lock_instances", "record"):
-            taken = signals.take(self.connection, limit, self.expected)
+            taken = self.take(limit)
             if not taken.signals:
                 return Step()
             self.at_work = [signal.id for signal in taken.signals]
@@ -70,18 +74,44 @@ class Engine:
             actions = self.evaluate(catalog, matches, suspects or {}, poison or {}, taken.locked) if matches else 0
             reached("engine.recorded")
         reached("engine.committed")
-        self.expect(catalog, taken.signals, acted=actions > 0)
+        self.expect(catalog, taken, acted=actions > 0)
         return Step(len(taken.signals), actions, taken.signals[-1].id)
 
-    def expect(self, catalog: Catalog, taken: Sequence[Signal], acted: bool) -> None:
+    def take(self, limit: int) -> signals.Taken:
+        """Where all lanes were empty a moment ago, what comes alone is looked for where such a signal came of late, before it is looked for
+        everywhere."""
+        take = partial(signals.take, self.connection, limit, self.expected, idle=self.idle)
+        if self.trust and self.expected and self.lane is not None:
+            self.trust -= 1
+            taken = take(lane=self.lane)
+            if taken.signals:
+                return taken
+        taken = take()
+        self.trust = 0 if taken.signals else TRUST
+        return taken
+
+    @property
+    def heeds_starts(self) -> bool:
+        """Whether a rule may ask for the signals of runs that are starting, as far as is known."""
+        return self.catalog is None or self.catalog.heeds_starts
+
+    @property
+    def idle(self) -> str:
+        """What leads to nothing, as LIKE wants it."""
+        return "" if self.heeds_starts else STARTS
+
+    def expect(self, catalog: Catalog, taken: signals.Taken, acted: bool) -> None:
         """Where few signals come, one that comes alone is probably of a key that did so of late. Where many come together nothing is
         expected: a batch locks what it needs at once anyway."""
-        if len(taken) > FEW:
+        if len(taken.signals) > FEW:
             self.expected.clear()
-        elif acted and len(taken) == 1:
-            name = f"{taken[0].namespace} {taken[0].key}"
+            return
+        heeded = [signal for signal in taken.signals if catalog.heeds_starts or not is_start(signal)]
+        if acted and len(heeded) == 1:
+            name = f"{heeded[0].namespace} {heeded[0].key}"
             self.expected.pop(name, None)
-            if operators := catalog.expected(taken[0].namespace, taken[0].key):
+            self.lane = next(iter(taken.revisions)) if len(taken.revisions) == 1 else None
+            if operators := catalog.expected(heeded[0].namespace, heeded[0].key):
                 self.expected[name] = operators
                 if len(self.expected) > FEW:
                     del self.expected[next(iter(self.expected))]

@@ -32,6 +32,7 @@ TRIES = 3  # evaluations of one signal that may fail before the rules that fail 
 LAST_TRIES = 5  # before every rule does, as it is not a rule that fails
 STRIKES = 3  # connections that may break in a row while the same signals are evaluated, before it is laid to them
 ANNOUNCE_EVERY = 0.05  # seconds between two notices to pages and tails, at least
+UNHURRIED = ("starting",)  # what a ring may say, where no rule asks for it
 SETTLE = 0.02  # seconds after a take for what follows from it: what a worker does beside its work only begins then
 TEND_EVERY = 1.0  # seconds between two looks at leases
 
@@ -106,6 +107,7 @@ class Worker:
     def turn(self, session: Session) -> Step:
         """One take, and what follows from it: announce, rest, or go straight on. Returns what it took."""
         step = self.take(session.engine)
+        self.bell.can_wait = () if session.engine.heeds_starts else UNHURRIED
         self.tend(session)
         now = time.monotonic()
         if step.taken:
@@ -179,8 +181,8 @@ class Worker:
             wanted = min(wanted, due)
         if self.careful or self.unsaid:
             wanted = min(wanted, ANNOUNCE_EVERY)
-        self.bell.wait(wanted)
-        self.announce()
+        if not self.bell.wait(wanted):
+            self.announce()  # else whoever rang comes first
 
     def announce(self) -> None:
         """Tell pages and tails that something changed, at most every 50 ms."""

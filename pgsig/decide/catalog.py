@@ -46,7 +46,8 @@ class CompiledRule:
 class Catalog:
     """Who is interested in which key, by namespace. timed: (namespace, key) of the timer signals of operators whose rules know time.
 
-    revisions: of each lane, as they were when this was loaded. custom: whether any rule is.
+    revisions: of each lane, as they were when this was loaded. custom: whether any rule is. heeds_starts: whether any may ask for the
+    signal of a run that is starting, which each run emits at the moment in which its job should begin.
     """
 
     operators: dict[int, Operator] = field(default_factory=dict)
@@ -57,6 +58,7 @@ class Catalog:
     depth_limit: int = 100
     timed: set[tuple[str, str]] = field(default_factory=set)
     custom: bool = False
+    heeds_starts: bool = False
 
     def expected(self, namespace: str, key: str) -> list[Operator]:
         """The operators that each signal of a key leads to an order for, at its subject; none where it may lead to others or to nothing."""
@@ -86,7 +88,13 @@ def build(operators: Iterable[Operator], revisions: dict[int, int] | None = None
                 catalog.timed.add((operator.namespace, f"timer.{operator.path}"))
             for leaf in compiled.leaves:
                 interest.add(leaf.pattern, (compiled, leaf))
+                catalog.heeds_starts = catalog.heeds_starts or _may_be_a_start(leaf.pattern)
     return catalog
+
+
+def _may_be_a_start(pattern: str) -> bool:
+    first, *_, last = f"{pattern}.{pattern}".split(".")
+    return first in ("run", "*", "**") and last in ("starting", "*", "**")
 
 
 def compile_rule(rule: Rule, operator: Operator) -> CompiledRule:

@@ -72,6 +72,11 @@ def questions(matches: Iterable[Match]) -> list[tuple[Signal, str, bool]]:
     return list(asked.values())
 
 
+def is_start(signal: Signal) -> bool:
+    """Whether it says that a run is starting."""
+    return signal.key.startswith("run.") and signal.key.endswith(".starting")
+
+
 def is_resume(signal: Signal) -> bool:
     """Whether an order by hand ends a pause."""
     return '"RESUME"' in signal.value

@@ -28,6 +28,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pgsig.condition import pattern as patterns
 from pgsig.errors import Conflict, InvalidInput, NotFound, Problem, Unavailable
 from pgsig.failpoints import reached
+from pgsig.runner.ears import Ears
 from pgsig.runner.http import LONGEST_WAIT, Raw, Refused, Server
 from pgsig.runner.session import Say, SayReady, SayReload, Session
 from pgsig.settings import Settings
@@ -49,14 +50,13 @@ class Door:
         self.settings = settings
         self.closing = False
         self._sessions: dict[str, Session] = {}
-        self._bell = threading.Condition()
+        self.ears = Ears()
         self._inside = 0  # requests that are being answered
         self._left = threading.Condition()
         self._database = Database(settings.database_url, name="runner door", size=4)
         self._server = Server(self.answer)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), name="pgsig-door", daemon=True)
-        self._thread.start()
+        self._server.start()
 
     def admit(self, session: Session) -> None:
         self._sessions[session.token] = session
@@ -64,17 +64,10 @@ class Door:
     def dismiss(self, session: Session) -> None:
         self._sessions.pop(session.token, None)
 
-    def ring(self) -> None:
-        """Signals may have arrived."""
-        with self._bell:
-            self._bell.notify_all()
-
     def close(self) -> None:
         self.closing = True
-        self.ring()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.ears.ring()
+        self._server.stop()
         with self._left:  # a connection that is given back after the pool was closed would stay open
             self._left.wait_for(lambda: self._inside == 0, LAST_ANSWERS)
         self._database.close()
@@ -161,14 +154,13 @@ class Door:
             )
         deadline = monotonic() + _wait(query)
         while True:
+            self.ears.listen()
             with self._database.transaction() as connection:
                 found, cursor = in_job.signals_after(connection, grant.namespace, _expression(pattern), cursor)
             left = deadline - monotonic()
             if found or left <= 0 or self.closing or session.over:
                 return Raw(_signals_text(found, cursor))
-            with self._bell:
-                # A ring between the look and here is not lost for longer than this.
-                self._bell.wait(min(left, self.settings.poll_seconds))
+            self.ears.wait(min(left, self.settings.poll_seconds))
 
     def ready(self, session: Session, _: dict[str, str], __: Any) -> Any:
         session.said_ready = True

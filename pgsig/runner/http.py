@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import socket
+import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, cast
 
 import psycopg
@@ -15,6 +18,8 @@ from pgsig.errors import Conflict, NotFound, PgsigError, Unavailable
 log = logging.getLogger(__name__)
 LARGEST_BODY = 8 * 1024 * 1024
 LONGEST_WAIT = 60.0  # seconds that a request may wait for something to happen
+MOST_IDLE = 4  # threads that stand ready
+ACCEPT_AGAIN = 0.1  # seconds
 
 
 class Refused(PgsigError):
@@ -31,16 +36,60 @@ class Raw(str):
     __slots__ = ()
 
 
-class Server(ThreadingHTTPServer):
-    """An endpoint on a free port of the loopback interface. answer: see `Door.answer`."""
+class Server(HTTPServer):
+    """An endpoint on a free port of the loopback interface, from `start` to `stop`. answer: see `Door.answer`.
 
-    daemon_threads = True
-    block_on_close = False
+    Its threads accept and answer: to hand a connection over to a thread that is made for it takes as long as to answer. One at least stands
+    ready, a few are kept.
+    """
+
     request_queue_size = 128
 
     def __init__(self, answer: Callable[[str, str, str, Any], Any]) -> None:
         super().__init__(("127.0.0.1", 0), _Request)
         self.answer = answer
+        self._lock = threading.Lock()
+        self._idle = 0
+        self._over = False
+
+    def start(self) -> None:
+        for _ in range(MOST_IDLE):
+            self._hire()
+
+    def stop(self) -> None:
+        """Accept nothing more. Requests under way go on."""
+        with self._lock:
+            self._over, idle = True, self._idle
+        for _ in range(idle):  # nothing but a connection ends an accept everywhere
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", self.server_port), timeout=1.0).close()
+        self.server_close()
+
+    def _hire(self) -> None:
+        self._idle += 1
+        threading.Thread(target=self._work, name="pgsig-door", daemon=True).start()
+
+    def _work(self) -> None:
+        while not self._over:
+            try:
+                connection, address = self.socket.accept()
+            except OSError:  # no file descriptor is left, for instance
+                threading.Event().wait(ACCEPT_AGAIN)
+                continue
+            with self._lock:
+                self._idle -= 1
+                if not self._idle and not self._over:
+                    self._hire()
+            if not self._over:
+                try:
+                    self.finish_request(connection, address)
+                except Exception:  # of a job that has gone away meanwhile
+                    log.debug("a connection broke", exc_info=True)
+            self.shutdown_request(connection)
+            with self._lock:
+                if self._idle >= MOST_IDLE:
+                    return
+                self._idle += 1
 
 
 class _Request(BaseHTTPRequestHandler):

@@ -28,11 +28,11 @@ class Lines:
 
     def __init__(self, settings: Settings, name: str) -> None:
         self._said: set[tuple[str, str]] = set()
+        self.hears_signals = False
         # LISTEN before anything is read: what is committed from now on cannot be missed by both.
         self._listener = self.work = connect(settings.direct_url, name=f"runner {name}")
         try:
             self._listener.execute(f"LISTEN {RUNS}")
-            self._listener.execute(f"LISTEN {SIGNALS}")
             # What comes in beside the answer of a statement.
             self._listener.add_notify_handler(lambda notice: self._said.add((notice.channel, notice.payload)))
             if settings.listen_url and settings.listen_url != settings.database_url:
@@ -57,6 +57,12 @@ class Lines:
                 self._collect()
         said, self._said = self._said, set()
         return said
+
+    def listen(self, to_signals: bool) -> None:
+        """Whether SIGNALS is listened to, from here on."""
+        if to_signals != self.hears_signals:
+            self._listener.execute(f"{'LISTEN' if to_signals else 'UNLISTEN'} {SIGNALS}".encode())
+            self.hears_signals = to_signals
 
     def _collect(self) -> None:
         while notice := self._listener.pgconn.notifies():

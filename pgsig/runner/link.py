@@ -16,6 +16,7 @@ import psycopg
 
 from pgsig.failpoints import reached
 from pgsig.model import Kind, State
+from pgsig.runner.ears import Ears
 from pgsig.runner.events import Dispossessed, Event, Granted, GrantOver, ReloadWanted, StopWanted
 from pgsig.runner.fence import Fence
 from pgsig.runner.lease import Lease
@@ -31,6 +32,7 @@ from pgsig.store.database import Connection
 
 log = logging.getLogger(__name__)
 LOOK_AGAIN = 0.02  # seconds after a claim that did not fill the runner
+HEAD_START = 0.005  # seconds for jobs that are about to begin, before it is told what became of others
 FLUSH_EVERY = 0.2  # seconds between two portions of a run's output
 REAP_EVERY = 1.0
 COMPARE_EVERY = 5.0
@@ -39,7 +41,7 @@ FIRST_BACKOFF, LONGEST_BACKOFF = 0.05, 2.0
 
 class Link:
     """See the module. tell: where events for the supervisor go. alive: whether the supervisor moves; a lease is not renewed
-    for one that hangs. ring: called when signals may have arrived."""
+    for one that hangs. ears: who waits for signals."""
 
     def __init__(
         self,
@@ -49,25 +51,27 @@ class Link:
         *,
         tell: Callable[[Event], None],
         alive: Callable[[], bool],
-        ring: Callable[[], None],
+        ears: Ears,
     ) -> None:
         self.settings = settings
         self.name = name
         self.claiming = True
         self.connected = threading.Event()
-        self._tell, self._alive, self._ring = tell, alive, ring
+        self._tell, self._alive, self._ears = tell, alive, ears
         self._lock = threading.Lock()
         self._grants: dict[tuple[int, int], bool] = {}  # what was granted and not reported ended: is it still executed?
         self.output = Copier(settings.log_kib * 1024, OUTAGE)
         self._outbox = Outbox(self.output, self._said)
         self._lease = Lease(settings, name, fence)
         self._alarms: list[float] = []
+        self._begun_by = 0.0  # when jobs that were granted have probably begun
         self._cleared: set[int] = set()  # dead runners of this machine of which nothing is left
         self._finish = threading.Event()
         self._give_up_at = float("inf")
         self._look = self._asked = True  # there may be runs to claim; something may be ordered of those that are held
         self._due = {"poll": 0.0, "renew": 0.0, "flush": 0.0, "reap": 0.0, "compare": 0.0}
         self._waker = Waker()
+        ears.wake = self._waker.wake
         self._rng = random.Random()  # noqa: S311 - jitter
         self.thread = threading.Thread(target=self._run, name=f"pgsig-link-{name}", daemon=True)
 
@@ -81,10 +85,11 @@ class Link:
     def say(self, *items: Say) -> None:
         """Tell the database, as soon as it can be told. A run whose end is said here takes no place of the runner any more."""
         with self._lock:  # before it can be told: then the grant is forgotten
+            full = self._free() <= 0
             for item in items:
                 if isinstance(item, SayState) and item.last:
                     self._grants[item.session.grant.key] = False
-                    self._look = True
+                    self._look |= full  # else what waited for a place is here already
         self._outbox.put(items)
         self._waker.wake()
 
@@ -121,6 +126,7 @@ class Link:
                 log.exception("runner %s: an error in its exchange with the database", self.name)
             finally:
                 self.connected.clear()
+                self._ears.listening(False)
                 if lines:
                     lines.close()
             readable([], self._rng.uniform(pause / 2, pause))
@@ -135,12 +141,14 @@ class Link:
             self._exchange(lines.work)
             if self._finish.is_set() and not self._outbox:
                 break
+            lines.listen(self._ears.wanted)
+            self._ears.listening(lines.hears_signals)
             for channel, what in lines.wait(self._waker, self._patience()):
                 if channel == RUNS:
                     self._look = True
                     self._asked |= what != QUEUED
                 elif channel == SIGNALS:
-                    self._ring()
+                    self._ears.ring()
         if self.process is not None:
             reached("link.leaving")
             jobs.leave(lines.work, self.process)
@@ -157,7 +165,7 @@ class Link:
             self._renew(work)
         if self._is_due("compare", COMPARE_EVERY):
             self._compare(work)
-        if not self._outbox.patience() or self._finish.is_set():
+        if not self._tell_in() or self._finish.is_set():
             self._outbox.tell(work)
         if self._is_due("flush", FLUSH_EVERY):
             reached("link.flushing")
@@ -185,7 +193,12 @@ class Link:
         dues = [self._due["poll"], self._due["renew"], self._due["reap"], *self._alarms]
         if len(self.output):
             dues.append(self._due["flush"])
-        return min(self._outbox.patience(), max(0.0, min(dues) - monotonic()))
+        return min(self._tell_in(), max(0.0, min(dues) - monotonic()))
+
+    def _tell_in(self) -> float:
+        """Seconds until something has to be told. Jobs that are about to begin go first, for a moment: both take this process' time."""
+        by = self._outbox.by
+        return max(0.0, min(max(by, self._begun_by), by + HEAD_START) - monotonic())
 
     # ── lease ──
 
@@ -254,9 +267,12 @@ class Link:
             elif order.reload_id is not None:
                 self._tell(ReloadWanted(order.run_id, order.epoch, order.reload_id, order.cause or "[]"))
 
+    def _free(self) -> int:
+        return self.settings.capacity - sum(self._grants.values())
+
     def _claim(self, work: Connection) -> None:
         with self._lock:
-            free = self.settings.capacity - sum(self._grants.values())
+            free = self._free()
         if self.process is None or free <= 0 or not self.claiming or not self._alive():
             return
         try:
@@ -269,14 +285,17 @@ class Link:
                 raise
             self._due["renew"] = 0.0
             return
-        if grants:
-            reached("link.claimed")
-        with self._lock:
-            for grant in grants:
-                self._grants[grant.key] = True
-        if grants:
-            reached("link.granted")
-        clear = not grants or end_leftovers(work, gone, self._cleared)
+        if not grants:
+            return
+        reached("link.claimed")
+        # Where this breaks off, nobody here knows of the grants, and the next comparison gives them back.
+        clear = end_leftovers(work, gone, self._cleared)
+        if clear:
+            with self._lock:
+                for grant in grants:
+                    self._grants[grant.key] = True
+        reached("link.granted")
+        self._begun_by = monotonic() + HEAD_START
         for grant in grants:
             if clear:
                 self._tell(Granted(grant))
@@ -284,7 +303,7 @@ class Link:
                 self._give_back(
                     work, grant.key, grant.handle, "a job of a dead runner on this machine cannot be ended", delay=1.0
                 )
-        if 0 < len(grants) < free:
+        if len(grants) < free:
             # There may be more behind some that could not be had. The jobs that just began go first.
             self._alarms.append(monotonic() + LOOK_AGAIN)
 

@@ -88,7 +88,7 @@ class Runner:
             spool.reuses = (
                 not engine.lasting
             )  # of one that lasts, a job may be alive when its run is no more its runner's
-            link = Link(self.settings, self.name, fence, tell=self._tell, alive=self._alive, ring=door.ring)
+            link = Link(self.settings, self.name, fence, tell=self._tell, alive=self._alive, ears=door.ears)
             door.say = link.say
             prober = Prober(lambda key, problem: self._tell(Probed(*key, problem)))
             stack.callback(prober.close)

@@ -31,7 +31,7 @@ class Outbox:
         self._said = said
         self._lock = threading.Lock()
         self._line: deque[Say] = deque()
-        self._by = float("inf")  # when the first of it has to be told
+        self.by = float("inf")  # when the first of it has to be told, by `time.monotonic`
         self._alone = 0  # reports to tell one by one, since that many together failed
 
     def __len__(self) -> int:
@@ -40,16 +40,13 @@ class Outbox:
     def put(self, items: Sequence[Say]) -> None:
         with self._lock:
             self._line.extend(items)
-            self._by = min(self._by, *(item.by for item in items))
-
-    def patience(self) -> float:
-        """Seconds until something has to be told: infinitely many where there is nothing."""
-        return max(0.0, self._by - monotonic())
+            now = monotonic()
+            self.by = min(self.by, *(item.by or now for item in items))
 
     def drop(self) -> set[Session]:
         """Nothing of it counts any more. Returns whose it was."""
         with self._lock:
-            dropped, self._line, self._by = self._line, deque(), float("inf")
+            dropped, self._line, self.by = self._line, deque(), float("inf")
         for item in dropped:
             item.told.set_result(False)
         return {item.session for item in dropped}
@@ -70,7 +67,7 @@ class Outbox:
                 for _ in told:
                     self._line.popleft()
                 if not self._line:
-                    self._by = float("inf")
+                    self.by = float("inf")
             for item, answer in zip(items, told, strict=False):
                 if isinstance(item, SayState):
                     self._said(item, answer)

@@ -32,17 +32,20 @@ class Taken:
     locked: Locked | None = None
 
 
-def take(connection: Connection, limit: int, expected: Mapping[str, Sequence[Operator]]) -> Taken:
+def take(
+    connection: Connection, limit: int, expected: Mapping[str, Sequence[Operator]], *, idle: str = "", lane: int | None = None
+) -> Taken:  # fmt: skip
     """The next signals of every lane that nobody else is at. Must be the first statement of a READ COMMITTED transaction.
 
     expected: by "namespace key", the operators that each signal of that key leads to an order for, at its subject. Where one such signal
-    is all there is, their instances are locked at once.
+    is all there is, but for signals of keys LIKE `idle`, their instances are locked at once. lane: look at this one alone.
     """
     of_keys = [(key, operator) for key, operators in expected.items() for operator in operators]
     rows = wire(connection).ask(
         "take", limit=str(limit), keys=array([quoted(key) for key, _ in of_keys]),
         operators=array([str(operator.id) for _, operator in of_keys]),
-        count=str(max((sum(map(most_runs, operators)) for operators in expected.values()), default=0)),
+        count=str(max((sum(map(most_runs, operators)) for operators in expected.values()), default=0)), idle=idle,
+        lane=None if lane is None else str(lane),
     )  # fmt: skip
     taken = Taken()
     for row in rows:
@@ -162,7 +165,7 @@ def record(connection: Connection, document: dict[str, Any]) -> None:
     for row in actions:
         (plain if _is_plain(row) else others).append(row)
     if plain:
-        document = {**document, "actions": others}
+        document = {name: rows for name, rows in {**document, "actions": others}.items() if rows}
     wire(connection).send(
         "record", document=json.dumps(document, ensure_ascii=False),
         ids=_numbers(plain, "id"), operators=_numbers(plain, "operator_id"), rules=_numbers(plain, "rule_id"),

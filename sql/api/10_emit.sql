@@ -62,6 +62,16 @@ END $$;
 CREATE OR REPLACE TRIGGER before_signal BEFORE INSERT ON pgsig.signals
     FOR EACH ROW EXECUTE FUNCTION pgsig_private.before_signal();
 
+-- The time of a signal, and a ring that says what it is. Otherwise as the default of emitted_at, which rings without a word.
+CREATE OR REPLACE FUNCTION pgsig_private.ring(p_what text) RETURNS timestamptz
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF current_setting('pgsig.bell', true) IS DISTINCT FROM 'off' AND NOT pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN
+        PERFORM pgsig_private.notify('pgsig_signals', p_what);
+    END IF;
+    RETURN clock_timestamp();
+END $$;
+
 -- A signal sent by a run inherits the run's place in the causal chain.
 CREATE OR REPLACE FUNCTION pgsig_private.depth_of_run(p_run bigint) RETURNS smallint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$

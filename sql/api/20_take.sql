@@ -11,10 +11,12 @@
 --
 -- A journey less for a signal that comes alone: where it is one of p_keys (namespace, space, key), each of which leads to an order for the operator
 -- in the same place of p_operators, those instances are locked at once. A last row, which is no signal (id is NULL), tells what lock_instances tells
--- of them, as [operator, subject, desired, generation, runs], and has ids for p_count actions and as many runs.
+-- of them, as [operator, subject, desired, generation, runs], and has ids for p_count actions and as many runs. What is LIKE p_idle leads to nothing:
+-- beside such a signal another one is alone. p_lane: look at this one alone, because it is likely that there is something, and nowhere else.
 
 CREATE OR REPLACE FUNCTION pgsig_private.take(
-    p_limit integer, p_keys text[] DEFAULT '{}', p_operators bigint[] DEFAULT '{}', p_count integer DEFAULT 0
+    p_limit integer, p_keys text[] DEFAULT '{}', p_operators bigint[] DEFAULT '{}', p_count integer DEFAULT 0, p_idle text DEFAULT '',
+    p_lane smallint DEFAULT NULL
 )
 RETURNS TABLE (
     lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text,
@@ -22,7 +24,8 @@ RETURNS TABLE (
 )
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
-    v_lane   record;
+    v_lane   smallint;
+    v_look   smallint[] := ARRAY[p_lane];
     v_cursor record;
     v_end    pg_snapshot;
     v_done   bigint;
@@ -34,7 +37,11 @@ DECLARE
     v_last   bigint[]      := '{}';
     v_count  integer;
     v_total  integer := 0;
-    v_own    bigint[];  -- the operators that a signal which comes alone leads to
+    v_expects boolean := p_keys <> '{}';
+    v_heeded integer := 0;  -- what may lead to something, and the last of it
+    v_key    text;
+    v_subject text;
+    v_own    bigint[];  -- the operators that it leads to
 BEGIN
     IF pg_current_xact_id_if_assigned() IS NOT NULL OR current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'take is the first thing in a READ COMMITTED transaction, or it would lose or repeat signals'
@@ -42,37 +49,44 @@ BEGIN
     END IF;
     -- Lanes that look as if something were new, by one statement: to find nothing in one after the other costs more than a signal does. It may
     -- err, but only about lanes that another worker is at. In random order, so that several workers start at different lanes.
-    FOR v_lane IN
-        SELECT l.lane
-          FROM pgsig_private.lane l, LATERAL (SELECT * FROM pgsig_private.cursor c WHERE c.lane = l.lane ORDER BY c.seq DESC LIMIT 1) c
-         WHERE c.s2 IS NOT NULL
-            OR EXISTS (SELECT FROM pgsig.signals a WHERE a.lane = l.lane AND a.xid >= pg_snapshot_xmax(c.s1))
-            OR EXISTS (SELECT FROM pgsig.signals b WHERE b.lane = l.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.s1))))
-         ORDER BY random()
-    LOOP
-        CONTINUE WHEN NOT pg_try_advisory_xact_lock(1885827945, v_lane.lane);
+    IF p_lane IS NULL THEN
+        v_look := ARRAY(
+            SELECT l.lane
+              FROM pgsig_private.lane l, LATERAL (SELECT * FROM pgsig_private.cursor c WHERE c.lane = l.lane ORDER BY c.seq DESC LIMIT 1) c
+             WHERE c.s2 IS NOT NULL
+                OR EXISTS (SELECT FROM pgsig.signals a WHERE a.lane = l.lane AND a.xid >= pg_snapshot_xmax(c.s1))
+                OR EXISTS (SELECT FROM pgsig.signals b WHERE b.lane = l.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.s1))))
+             ORDER BY random());
+    END IF;
+    FOREACH v_lane IN ARRAY v_look LOOP
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(1885827945, v_lane);
         v_end := pgsig_private.here();
         SELECT c.*, l.revision INTO v_cursor FROM pgsig_private.cursor c, pgsig_private.lane l
-         WHERE c.lane = v_lane.lane AND l.lane = v_lane.lane ORDER BY c.seq DESC LIMIT 1;
+         WHERE c.lane = v_lane AND l.lane = v_lane ORDER BY c.seq DESC LIMIT 1;
         CONTINUE WHEN NOT FOUND;
         v_end := coalesce(v_cursor.s2, v_end);
         revision := v_cursor.revision;
         v_count := 0;
         v_done := coalesce(v_cursor.last_id, 0);
-        lane := v_lane.lane;
+        lane := v_lane;
         IF v_cursor.last_id IS NOT NULL THEN
             -- In the middle of a large window. Mostly its next signals are the next positions: walk those, and do not read and sort the
             -- whole rest of the window for each batch. Whatever is not among them is found below.
             FOR id, namespace, key, subject, value, source, emitted_at, xid, depth, run_id, event_id IN
                 SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
                   FROM pgsig.signals s
-                 WHERE s.id > v_done AND s.id <= v_done + 8::bigint * p_limit AND s.lane + 0 = v_lane.lane
+                 WHERE s.id > v_done AND s.id <= v_done + 8::bigint * p_limit AND s.lane + 0 = v_lane
                    AND pg_visible_in_snapshot(s.xid, v_end) AND NOT pg_visible_in_snapshot(s.xid, v_cursor.s1)
                  ORDER BY s.id
                  LIMIT p_limit - v_total
             LOOP
                 v_count := v_count + 1;
                 v_last_id := id;
+                IF v_expects AND key NOT LIKE p_idle THEN
+                    v_heeded := v_heeded + 1;
+                    v_key := namespace || ' ' || key;
+                    v_subject := subject;
+                END IF;
                 RETURN NEXT;
             END LOOP;
             v_done := v_done + 8::bigint * p_limit;
@@ -84,10 +98,10 @@ BEGIN
                 SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
                   FROM (
                     SELECT * FROM pgsig.signals a
-                     WHERE a.lane = v_lane.lane AND a.xid >= pg_snapshot_xmax(v_cursor.s1)
+                     WHERE a.lane = v_lane AND a.xid >= pg_snapshot_xmax(v_cursor.s1)
                     UNION ALL
                     SELECT * FROM pgsig.signals b
-                     WHERE b.lane = v_lane.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(v_cursor.s1)))
+                     WHERE b.lane = v_lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(v_cursor.s1)))
                   ) s
                  WHERE pg_visible_in_snapshot(s.xid, v_end)
                    AND s.id + 0 > v_done
@@ -96,11 +110,16 @@ BEGIN
             LOOP
                 v_count := v_count + 1;
                 v_last_id := id;
+                IF v_expects AND key NOT LIKE p_idle THEN
+                    v_heeded := v_heeded + 1;
+                    v_key := namespace || ' ' || key;
+                    v_subject := subject;
+                END IF;
                 RETURN NEXT;
             END LOOP;
         END IF;
         IF v_count > 0 OR v_cursor.s2 IS NOT NULL THEN
-            v_lanes := v_lanes || v_lane.lane;
+            v_lanes := v_lanes || v_lane;
             v_seqs  := v_seqs || v_cursor.seq + 1;
             IF v_count = p_limit - v_total THEN  -- perhaps more in this window: keep it, and where we are
                 v_s1 := v_s1 || v_cursor.s1;  v_s2 := v_s2 || v_end;           v_last := v_last || v_last_id;
@@ -114,13 +133,13 @@ BEGIN
     -- The primary key (lane, seq) is the second guard after the lock: two takes of one window cannot both commit.
     INSERT INTO pgsig_private.cursor (lane, seq, s1, s2, last_id)
     SELECT * FROM unnest(v_lanes, v_seqs, v_s1, v_s2, v_last);
-    IF v_total = 1 AND namespace || ' ' || key = ANY (p_keys) THEN
-        v_own := ARRAY(SELECT e.led FROM unnest(p_keys, p_operators) e(wanted, led) WHERE e.wanted = namespace || ' ' || key ORDER BY 1);
+    IF v_heeded = 1 AND v_key = ANY (p_keys) THEN
+        v_own := ARRAY(SELECT e.led FROM unnest(p_keys, p_operators) e(wanted, led) WHERE e.wanted = v_key ORDER BY 1);
         SELECT jsonb_agg(jsonb_build_array(l.operator_id, l.subject, l.desired, l.generation, l.runs)),
                ARRAY(SELECT nextval('pgsig_private.action_id') FROM generate_series(1, p_count)),
                ARRAY(SELECT nextval('pgsig_private.run_id') FROM generate_series(1, p_count))
           INTO locked, action_ids, run_ids
-          FROM pgsig_private.lock_instances(v_own, array_fill(subject, ARRAY[cardinality(v_own)])) l;
+          FROM pgsig_private.lock_instances(v_own, array_fill(v_subject, ARRAY[cardinality(v_own)])) l;
         id := NULL;
         RETURN NEXT;
     END IF;

@@ -44,11 +44,11 @@ BEGIN
           FROM pgsig_private.instance i JOIN unnest(p_operators, p_subjects) a(o, s) ON i.operator_id = a.o AND i.subject = a.s;
 END $$;
 
--- A state of a run becomes a signal in the transaction that makes it so.
+-- A state of a run becomes a signal in the transaction that makes it so. Its ring says which: where no rule asks for it, nobody need hurry.
 CREATE OR REPLACE FUNCTION pgsig_private.emit_states(p_runs bigint[], p_state text) RETURNS void
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO pgsig.signals (kind, namespace, key, subject, value, source, run_id, depth)
-    SELECT 'state', w.namespace, 'run.' || w.name || '.' || o.name || '.' || p_state, r.subject,
+    INSERT INTO pgsig.signals (emitted_at, kind, namespace, key, subject, value, source, run_id, depth)
+    SELECT pgsig_private.ring(p_state), 'state', w.namespace, 'run.' || w.name || '.' || o.name || '.' || p_state, r.subject,
            coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
                'run', r.id, 'attempt', r.attempt, 'generation', r.generation, 'exit_code', r.exit_code, 'reason', r.reason))),
            'pgsig', r.id, r.depth

@@ -1,10 +1,11 @@
 -- The path of a signal through a worker: five statements, most batches need three of them. What each does is told in sql/api.
 
 -- name: take
--- Signals that no worker has evaluated, at most %(limit)s; locks their lanes until the end of the transaction. Where it is one signal, of one of %(keys)s,
--- it locks what it leads to, too, and tells so in a last row.
+-- Signals that no worker has evaluated, at most %(limit)s; locks their lanes until the end of the transaction. Where one of them may lead to something,
+-- and it is of one of %(keys)s, it locks what it leads to, too, and tells so in a last row. Keys LIKE %(idle)s lead to nothing.
+-- %(lane)s: the only one to look at, or NULL.
 SELECT id, namespace, key, subject, value, source, emitted_at, xid::bigint, depth, run_id, event_id, lane, revision, locked, action_ids, run_ids
-  FROM pgsig_private.take(%(limit)s, %(keys)s, %(operators)s, %(count)s)
+  FROM pgsig_private.take(%(limit)s, %(keys)s, %(operators)s, %(count)s, %(idle)s, %(lane)s)
 
 -- name: ask
 -- What Postgres says of a value: the truth of a predicate, or the text that a path finds. A predicate that cannot be decided is null.

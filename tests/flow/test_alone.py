@@ -41,6 +41,11 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+def start_signal(shop: Workshop) -> None:
+    """As a claim emits it, for a run of nobody here."""
+    shop.connection.execute("INSERT INTO pgsig.signals (kind, key) VALUES ('state', 'run.w.other.starting')")
+
+
 def alone(shop: Workshop, asked: list[str], key: str, value: Json = None, subject: str = "") -> list[str]:
     """Emit and evaluate one signal. Returns what was asked."""
     shop.emit(key, value, subject)
@@ -129,3 +134,46 @@ def test_the_same_comes_of_it(shop: Workshop, database: str) -> None:
     assert by_subject["new"] == by_subject["remembers"]
     assert len(set(by_subject["new"])) > 4
     assert len(shop.engine.expected) == 3
+
+
+@pytest.mark.parametrize("key", ["run.w.other.starting", "run.*.*.starting", "run.w.**", "*.w.other.*"])
+def test_what_says_that_a_run_starts_is_no_company_unless_a_rule_asks_for_it(
+    shop: Workshop, asked: list[str], key: str
+) -> None:
+    shop.apply(op=A)
+    alone(shop, asked, "a")
+    for wanted in (SHORT, LONG):
+        start_signal(shop)
+        shop.emit("a")
+        asked.clear()
+        assert shop.engine.step().taken == 2
+        assert asked == wanted
+        assert shop.actions()[-1][0] == "op"
+        shop.apply(op=A, other={"streaming": BATCH, "start": B, "stop": {"signal": key}})
+        alone(shop, asked, "a")
+
+
+def test_a_signal_of_elsewhere_is_not_kept_waiting(shop: Workshop, asked: list[str]) -> None:
+    """What comes alone is looked for in its lane first. Where one comes after the other there, the others have their turn all the same."""
+    shop.apply(op=A)
+    spaces = [f"n{number}" for number in range(20)]
+    lane = "SELECT (hashtextextended(%s, 0) & 3) = (hashtextextended('default', 0) & 3)"
+    other = next(name for name in spaces if not shop.call(lane, name))
+    alone(shop, asked, "a")
+    assert shop.engine.step().taken == 0
+    shop.connection.execute("SELECT pgsig.emit('elsewhere', namespace => %s)", [other])
+    takes = []
+    for _ in range(3):
+        shop.emit("a")
+        takes.append(shop.engine.step().taken)
+    assert takes == [1, 1, 2]
+
+
+def test_an_empty_lane_is_not_all_that_is_looked_at(shop: Workshop, asked: list[str]) -> None:
+    shop.apply(op=A)
+    alone(shop, asked, "a")
+    assert shop.engine.step().taken == 0
+    shop.connection.execute(
+        "SELECT pgsig.emit('elsewhere', namespace => 'n0'), pgsig.emit('elsewhere', namespace => 'n1')"
+    )
+    assert shop.engine.step().taken == 2

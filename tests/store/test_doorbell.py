@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import combinations_with_replacement, product
@@ -10,10 +11,12 @@ import psycopg
 import pytest
 
 from pgsig.doorbell import CHANNEL, Doorbell
+from pgsig.doorbell import SOON as LOOK_WITHIN
+from tests import support_jobs as jobs
 from tests.support import wait_for
 from tests.support_core import Connection, one
 
-SOON = 5.0
+SOON, LONG = 5.0, 30.0
 
 
 class Sleeper:
@@ -299,3 +302,37 @@ def test_who_tires_wakes_the_one_on_duty(house: House) -> None:
 def lets_go(sleeper: Sleeper) -> bool:
     """Whether it has not got the bell."""
     return not sleeper.bell.held
+
+
+def test_a_ring_that_can_wait_is_looked_for_a_moment_later(house: House) -> None:
+    sleeper = house.sleeper()
+    sleeper.fall_asleep()
+    sleeper.bell.can_wait = {"starting"}
+    begun = time.monotonic()
+    house.first.execute(f"NOTIFY {CHANNEL}, 'starting'".encode())
+    assert sleeper.bell.wait(LONG)
+    assert LOOK_WITHIN <= time.monotonic() - begun < LONG
+    assert not sleeper.bell.wait(0)  # it was looked for
+
+
+def test_a_ring_that_cannot_wait_ends_the_wait_of_one_that_can(house: House) -> None:
+    sleeper = house.sleeper()
+    sleeper.fall_asleep()
+    sleeper.bell.can_wait = {"starting"}
+    with house.first.transaction():
+        house.first.execute(f"NOTIFY {CHANNEL}, 'starting'".encode())
+        house.first.execute(f"NOTIFY {CHANNEL}".encode())
+    assert sleeper.bell.wait(LONG)
+    assert not sleeper.bell.wait(LOOK_WITHIN * 2)  # one look finds both
+
+
+def test_a_run_that_starts_says_so_in_its_ring(house: House) -> None:
+    run = jobs.start(house.first, jobs.operator(house.first, "o", command=["true"]))
+    sleeper = house.sleeper()
+    sleeper.fall_asleep()
+    heard = house.connect()
+    heard.execute(f"LISTEN {CHANNEL}".encode())
+    join = "SELECT pgsig_private.join_processes('runner', 'here', 'host', 1, '0', '{default}', 1, '1 minute')"
+    process = one(house.first, join)
+    assert one(house.first, "SELECT id FROM pgsig_private.claim(%s, '{default}', 1)", process) == run
+    assert [note.payload for note in heard.notifies(timeout=SOON, stop_after=1)] == ["starting"]

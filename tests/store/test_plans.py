@@ -262,7 +262,7 @@ def test_a_quiet_lane_is_looked_at_by_index(history: Connection) -> None:
     (text,) = history.execute("SELECT prosrc FROM pg_proc WHERE oid = 'pgsig_private.take'::regproc").fetchone() or (
         "",
     )
-    found = re.search(r"FOR v_lane IN\s+(SELECT.*?)\s+LOOP", text, re.DOTALL)
+    found = re.search(r"v_look := ARRAY\(\s+(SELECT.*?)\);", text, re.DOTALL)
     assert found
     for mode in ("force_custom_plan", "force_generic_plan"):
         with history.transaction():

@@ -49,7 +49,7 @@ def test_what_fails_is_raised_as_psycopg_would_and_leaves_an_open_transaction_op
         number = operator(connection, "o")
         assert lock(connection, [(number, "")], 1)[0][number, ""].runs == []
         with pytest.raises(psycopg.errors.InvalidTextRepresentation), connection.transaction():
-            wire(connection).ask("take", limit="many")
+            wire(connection).ask("take", limit="many", keys="{}", operators="{}", count="0", idle="", lane=None)
         with pytest.raises(psycopg.errors.CheckViolation), connection.transaction():  # noqa: PT012 - it is told when it is asked for
             record(connection, {"outcomes": [{"signal_id": 1, "rule_id": 1, "subject": "", "outcome": "lost"}]})
             wire(connection).finish()

@@ -66,8 +66,9 @@ class Server(HTTPServer):
         self.server_close()
 
     def _hire(self) -> None:
-        self._idle += 1
-        threading.Thread(target=self._work, name="pgsig-door", daemon=True).start()
+        with contextlib.suppress(RuntimeError):  # no thread can be had: who answers now comes back
+            threading.Thread(target=self._work, name="pgsig-door", daemon=True).start()
+            self._idle += 1
 
     def _work(self) -> None:
         while not self._over:

@@ -118,7 +118,7 @@ BEGIN
                 RETURN NEXT;
             END LOOP;
         END IF;
-        IF v_count > 0 OR v_cursor.s2 IS NOT NULL THEN
+        IF v_count > 0 OR v_cursor.s2 IS NOT NULL AND p_lane IS NULL THEN  -- who looks at one lane in vain is going to look at all
             v_lanes := v_lanes || v_lane;
             v_seqs  := v_seqs || v_cursor.seq + 1;
             IF v_count = p_limit - v_total THEN  -- perhaps more in this window: keep it, and where we are

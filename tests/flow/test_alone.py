@@ -177,3 +177,20 @@ def test_an_empty_lane_is_not_all_that_is_looked_at(shop: Workshop, asked: list[
         "SELECT pgsig.emit('elsewhere', namespace => 'n0'), pgsig.emit('elsewhere', namespace => 'n1')"
     )
     assert shop.engine.step().taken == 2
+
+
+def test_the_end_of_a_window_that_another_worker_left_is_no_obstacle(
+    shop: Workshop, asked: list[str], database: str
+) -> None:
+    """In that lane there is nothing more, but the window is to be closed; what is new is in another one."""
+    shop.apply(op=A)
+    alone(shop, asked, "a")
+    assert shop.engine.step().taken == 0
+    shop.emit("b")
+    with connect(database, name="another") as other:
+        assert Engine(other).step(1).taken == 1  # as many as it asked for: there may be more
+    shop.connection.execute(
+        "SELECT pgsig.emit('elsewhere', namespace => 'n0'), pgsig.emit('elsewhere', namespace => 'n1')"
+    )
+    assert shop.engine.step().taken == 2
+    assert shop.engine.step().taken == 0

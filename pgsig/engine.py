@@ -80,13 +80,13 @@ class Engine:
     def take(self, limit: int) -> signals.Taken:
         """Where all lanes were empty a moment ago, what comes alone is looked for where such a signal came of late, before it is looked for
         everywhere."""
-        take = partial(signals.take, self.connection, limit, self.expected, idle=self.idle)
+        look = partial(signals.take, self.connection, limit, self.expected, idle=self.idle)
         if self.trust and self.expected and self.lane is not None:
             self.trust -= 1
-            taken = take(lane=self.lane)
+            taken = look(lane=self.lane)
             if taken.signals:
                 return taken
-        taken = take()
+        taken = look()
         self.trust = 0 if taken.signals else TRUST
         return taken
 

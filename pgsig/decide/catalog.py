@@ -93,8 +93,8 @@ def build(operators: Iterable[Operator], revisions: dict[int, int] | None = None
 
 
 def _may_be_a_start(pattern: str) -> bool:
-    first, *_, last = f"{pattern}.{pattern}".split(".")
-    return first in ("run", "*", "**") and last in ("starting", "*", "**")
+    segments = pattern.split(".")
+    return segments[0] in ("run", "*", "**") and segments[-1] in ("starting", "*", "**")
 
 
 def compile_rule(rule: Rule, operator: Operator) -> CompiledRule:

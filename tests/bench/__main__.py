@@ -32,12 +32,12 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "peers": (
         "beside peers",
-        lambda s, r: peers.measure(s, r, rounds=5, others=3, events=12, factor=1),
+        lambda s, r: peers.measure(s, r, rounds=5, others=3, events=8, factor=1),
         lambda s, r: peers.measure(s, r, rounds=9, others=9, events=300, factor=5),
     ),
     "emit": (
         "emit, one row a commit",
-        lambda s, r: emit.measure(s, r, rounds=5, seconds=0.4),
+        lambda s, r: emit.measure(s, r, rounds=5, seconds=0.35),
         lambda s, r: emit.measure(s, r, rounds=9, seconds=5),
     ),
     "drain": (
@@ -82,7 +82,7 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "clock": (
         "a clock",
-        lambda s, r: clock.measure(s, r, seconds=5, many=10_000, changes=10),
+        lambda s, r: clock.measure(s, r, seconds=4, many=10_000, changes=8),
         lambda s, r: clock.measure(s, r, seconds=200, many=10_000, changes=50),
     ),
     "model": (

@@ -15,6 +15,7 @@ from pgsig.runner.guard import boottime
 
 log = logging.getLogger(__name__)
 PATIENCE = 10.0  # seconds for a guard to begin, or to take what it is told
+TRIES = 3
 PACKAGES = str(Path(__file__).resolve().parents[2])
 
 
@@ -35,6 +36,12 @@ class Fence:
         self._start()
 
     def _start(self) -> None:
+        for _ in range(TRIES):  # it may be killed before it is there
+            if self._begin():
+                return
+        raise RuntimeError("the guard process did not start: without it jobs could outlive their runner")
+
+    def _begin(self) -> bool:
         ours, theirs = socket.socketpair()
         env = {
             **os.environ,
@@ -55,8 +62,9 @@ class Fence:
             ours.close()
             self._process.kill()
             self._process.wait()
-            raise RuntimeError("the guard process did not start: without it jobs could outlive their runner")
+            return False
         self._line, self._rest = ours, b""
+        return True
 
     def fileno(self) -> int:
         return self._line.fileno() if self._line else -1

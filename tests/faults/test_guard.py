@@ -6,11 +6,12 @@ import contextlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pgsig.runner import tree
-from pgsig.runner.fence import Fence
+from pgsig.runner.fence import TRIES, Fence
 from pgsig.runner.guard import boottime
 from tests.support import wait_for
 
@@ -73,3 +74,26 @@ def test_nothing_is_ended_while_there_is_a_lease(fence: Fence) -> None:
             fence.renewed(boottime(), 0.0)
             # All of this lease is over now, and was not before: all three end at once.
             assert heard(fence) == {job.pid, told.pid, witness.pid}
+
+
+@pytest.mark.parametrize("killed", [TRIES - 1, TRIES])
+def test_a_guard_that_is_killed_before_it_is_there_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, killed: int
+) -> None:
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def start(*line: Any, **given: Any) -> subprocess.Popen[bytes]:
+        begun.append(popen(*line, **given))
+        if len(begun) <= killed:
+            begun[-1].kill()
+        return begun[-1]
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", start)
+    if killed < TRIES:
+        Fence(MARK).close()
+    else:
+        with pytest.raises(RuntimeError, match="did not start"):
+            Fence(MARK)
+    assert len(begun) == TRIES
+    assert all(one.poll() is not None for one in begun)

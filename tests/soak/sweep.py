@@ -148,6 +148,10 @@ class Sweep:
         elif name == "bell.armed":  # where signals never cease, nobody rests
             for emitter in EMITTERS:
                 arena.later(5.0, if_there(partial(self.hush, emitter)))
+            # Only the one on duty takes the bell, and it stays on duty for as long as it lives.
+            for other in WORKERS:
+                if other != home.name:
+                    arena.later(3.0, if_there(partial(self.relieve, other)))
         elif name == "bell.disarmed":  # which of the workers comes to do it is not known
             for seconds in (1, 8, 15):
                 arena.later(seconds, if_there(lambda: arena.order("load.item", 60)))
@@ -160,6 +164,11 @@ class Sweep:
             arena.later(2.0, if_there(lambda: arena.order("load.stubborn", 3)))
         elif name == "link.leaving":
             arena.later(2.0, if_there(lambda: arena.signal(home.name, signal.SIGTERM)))
+
+    def relieve(self, worker: str) -> None:
+        """End it, unless it has a failpoint of its own to come to."""
+        if not self.homes[worker].at:
+            self.arena.signal(worker, signal.SIGKILL)
 
     def hush(self, emitter: str) -> None:
         self.arena.freeze(self.arena.slots[emitter].pid, 2.0)

@@ -19,7 +19,7 @@ from pgsig.decide.catalog import Catalog, build
 from pgsig.decide.custom import ask_functions
 from pgsig.decide.decide import decide
 from pgsig.decide.decision import Decision, Fate, Past, needs
-from pgsig.decide.match import Match, is_resume, is_start, match, questions
+from pgsig.decide.match import STARTS, Match, is_resume, is_start, match, questions
 from pgsig.decide.plan import Effects, Order, carry_out, most_runs
 from pgsig.failpoints import reached
 from pgsig.model import Json, Operator, Outcome
@@ -30,7 +30,6 @@ from pgsig.store.wire import wire
 FEW = 8  # signals that come together, and keys that are remembered
 PART = 250  # actions that are written at once
 TRUST = 2  # takes of one lane before all are looked at again
-STARTS = "run.%.starting"  # see `is_start`
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from pgsig.engine import Engine, Step
 from pgsig.errors import PgsigError
 from pgsig.failpoints import reached
 from pgsig.keeper import Keeper
+from pgsig.model import State
 from pgsig.settings import Settings
 from pgsig.store import housekeeping, processes
 from pgsig.store.database import AWAY, Connection, connect
@@ -32,7 +33,7 @@ TRIES = 3  # evaluations of one signal that may fail before the rules that fail 
 LAST_TRIES = 5  # before every rule does, as it is not a rule that fails
 STRIKES = 3  # connections that may break in a row while the same signals are evaluated, before it is laid to them
 ANNOUNCE_EVERY = 0.05  # seconds between two notices to pages and tails, at least
-UNHURRIED = ("starting",)  # what a ring may say, where no rule asks for it
+UNHURRIED = (State.STARTING,)  # what a ring may say, where no rule asks for it
 SETTLE = 0.02  # seconds after a take for what follows from it: what a worker does beside its work only begins then
 TEND_EVERY = 1.0  # seconds between two looks at leases
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from pgsig.condition import MISSING, Absent, Debounce, Group, Leaf, Node, Tick, Window, leaves, parse, parts, walk
 from pgsig.condition.pattern import PatternIndex
-from pgsig.model import Action, Json, Operator, Rule
+from pgsig.model import Action, Json, Operator, Rule, State
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,7 +94,7 @@ def build(operators: Iterable[Operator], revisions: dict[int, int] | None = None
 
 def _may_be_a_start(pattern: str) -> bool:
     segments = pattern.split(".")
-    return segments[0] in ("run", "*", "**") and segments[-1] in ("starting", "*", "**")
+    return segments[0] in ("run", "*", "**") and segments[-1] in (State.STARTING, "*", "**")
 
 
 def compile_rule(rule: Rule, operator: Operator) -> CompiledRule:

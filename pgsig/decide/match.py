@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pgsig.condition import MISSING, Leaf, Tick
 from pgsig.decide.catalog import Catalog, CompiledRule
-from pgsig.model import Json, Operator, Signal
+from pgsig.model import Json, Operator, Signal, State
 
 # (signal id, SQL/JSON path) → what Postgres says of it: a truth for a predicate, a text for a correlation path, None for neither
 Answers = Mapping[tuple[int, str], object]
@@ -72,9 +72,12 @@ def questions(matches: Iterable[Match]) -> list[tuple[Signal, str, bool]]:
     return list(asked.values())
 
 
+STARTS = f"run.%.{State.STARTING}"  # the keys of what `is_start`, as LIKE wants them
+
+
 def is_start(signal: Signal) -> bool:
     """Whether it says that a run is starting."""
-    return signal.key.startswith("run.") and signal.key.endswith(".starting")
+    return signal.key.startswith("run.") and signal.key.endswith(f".{State.STARTING}")
 
 
 def is_resume(signal: Signal) -> bool:

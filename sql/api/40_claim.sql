@@ -269,7 +269,7 @@ BEGIN
          WHERE r.id = ANY (v_taken) AND v.operator_id = r.operator_id AND v.version = r.version AND v.spec ? 'params_from';
     END IF;
     PERFORM pgsig_private.emit_states(v_taken, 'starting');
-    v_since := pgsig_private.here()::text || CASE v_line.id WHEN 0 THEN '' ELSE '@' || v_line.id END;  -- as cursor_here
+    v_since := pgsig_private.cursor_here();
     v_gone := pgsig_private.gone_runners(p_machine);  -- after the taking: whose runs were taken is among them
     RETURN QUERY
         SELECT r.id, r.epoch, r.attempt, r.generation, w.namespace, w.name, o.name, r.subject, v.kind, v.spec, r.params,

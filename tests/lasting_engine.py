@@ -30,8 +30,8 @@ def write(name, text):
         file.write(text)
     os.rename(f"{folder}/{name}.draft", f"{folder}/{name}")
 try:
-    job = subprocess.Popen(line, start_new_session=True)
-    write("job", str(job.pid))
+    # Written by the job's process before it is the job: what it says is never heard before it can be signalled.
+    job = subprocess.Popen(line, start_new_session=True, preexec_fn=lambda: write("job", str(os.getpid())))
     code = job.wait()
 except OSError as error:
     print(error)

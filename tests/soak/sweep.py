@@ -54,13 +54,13 @@ class Sweep:
         self.wanted = dict.fromkeys(names, times)
         self.reached: Counter[str] = Counter()
         self.missed: Counter[str] = Counter()
-        self.homes: dict[str, Home] = {}
+        # Each slot is one, with nothing to come to if the kills are few.
+        self.homes = {slot: Home(slot) for slot in arena.slots}
         dice = random.Random(seed)
         for name in names:
             slots = homes(NAMES[name].role, RUNNERS)
             for number in range(times):
-                slot = slots[number % len(slots)]
-                self.homes.setdefault(slot, Home(slot)).queue.append(name)
+                self.homes[slots[number % len(slots)]].queue.append(name)
         for home in self.homes.values():
             listed = list(home.queue)
             dice.shuffle(listed)

@@ -6,7 +6,8 @@ closes its eyes. An emitter that stays open for minutes keeps the lock from bein
 emitters cannot share it any more, and ring. So nobody's signal waits for somebody else's transaction.
 
 Of many idle workers one is on duty: it listens, and has the bell or stands in line for it. The others stand in line for the duty, hear
-nothing, and take over when it is gone. So one signal wakes one worker. Those that help under load come by their own poll.
+nothing, and take over when it is gone. So one signal wakes one worker. Those that help under load come by their own poll. Nobody stands in
+line for longer than `IN_LINE_FOR` at a time: who leaves the line looks, and joins it again.
 
 At low load the bell stays taken: each commit rings, and a wake-up costs no extra statement. Under load it is let go, and nobody rings, on
 behalf of other workers neither: one that is at work says so by sharing a second lock, and then the others leave the bell alone.
@@ -38,13 +39,18 @@ BELL, AWAKE, DUTY = "1885827945, 1000", "1885827945, 1002", "1885827945, 1005"
 LISTEN = f"LISTEN {CHANNEL}"
 TRY = f"SELECT CASE WHEN pg_try_advisory_xact_lock({AWAKE}) THEN pg_try_advisory_lock({BELL}) END"
 ANYBODY_AWAKE = f"SELECT NOT pg_try_advisory_xact_lock({AWAKE})"
-STAND_IN_LINE = {"bell": f"SELECT pg_advisory_lock({BELL})", "duty": f"SELECT pg_advisory_lock({DUTY})"}
+STAND_IN_LINE = {
+    name: f"SELECT pgsig_private.stand_in_line({lock}, %s)" for name, lock in (("bell", BELL), ("duty", DUTY))
+}
 TRY_DUTY = f"SELECT pg_try_advisory_lock({DUTY})"
 IN_LINE = "SELECT EXISTS (SELECT FROM pg_locks WHERE pid = %s AND locktype = 'advisory' AND NOT granted)"
 LET_GO = f"SELECT pg_advisory_unlock({BELL})"
 AWAKEN = f"SELECT pg_advisory_lock_shared({AWAKE})"
 TIRE = f"SELECT pg_advisory_unlock_shared({AWAKE})"
 
+IN_LINE_FOR = (
+    15.0  # seconds; while a statement waits, nothing that died since it began can be removed, anywhere in the database
+)
 HEARD_WITHIN = 3.0  # seconds in which a notification of our own has to come back
 DEAF_FOR = 60.0  # seconds after which it is tried again where none did
 SOON = 0.01  # seconds that a look may wait after a ring that can wait
@@ -187,7 +193,7 @@ class Doorbell:
 
     def _stand(self, hand: Connection, line: str) -> None:
         self._line, self._surely = line, False
-        hand.pgconn.send_query(STAND_IN_LINE[line].encode())
+        hand.pgconn.send_query((STAND_IN_LINE[line] % IN_LINE_FOR).encode())
 
     def _reach(self, hand: Connection) -> bool:
         """Try to take the bell; where emitters are under way, stand in line."""
@@ -212,7 +218,8 @@ class Doorbell:
         return True
 
     def _granted(self, hand: Connection) -> bool:
-        """Read the answer of a lock if it is there. The bell is let go again if another worker came to work meanwhile."""
+        """Read the answer of a lock if it is there: it is had, or was waited for long enough. The bell is let go again if another worker
+        came to work meanwhile."""
         hand.pgconn.consume_input()
         if hand.pgconn.is_busy():
             return False
@@ -223,7 +230,7 @@ class Doorbell:
     def _end_line(self, hand: Connection) -> None:
         line, self._line = self._line, ""
         while (result := hand.pgconn.get_result()) is not None:
-            if result.status == pq.ExecStatus.TUPLES_OK:
+            if result.status == pq.ExecStatus.TUPLES_OK and result.get_value(0, 0) == b"t":
                 self.duty, self.held = self.duty or line == "duty", self.held or line == "bell"
 
     def _leave_line(self, hand: Connection) -> None:

@@ -682,6 +682,7 @@ FUNCTION pgsig_private.settle_triggers(jsonb,boolean) RETURNS TABLE(trigger_id b
 FUNCTION pgsig_private.shell(text) RETURNS text
 FUNCTION pgsig_private.signal_problems(text,jsonb,text,text,text,text,text) RETURNS SETOF text
 FUNCTION pgsig_private.signals_as_json(bigint[]) RETURNS jsonb
+FUNCTION pgsig_private.stand_in_line(integer,integer,double precision) RETURNS boolean
 FUNCTION pgsig_private.take(integer,text[],bigint[],integer,text,smallint) RETURNS TABLE(lane smallint, revision bigint, id bigint, namespace text, key text, subject text, value text, source text, emitted_at timestamp with time zone, xid text, depth smallint, run_id bigint, event_id text, locked jsonb, action_ids bigint[], run_ids bigint[])
 FUNCTION pgsig_private.targets(text,text,boolean) RETURNS TABLE(operator_id bigint, path text)
 FUNCTION pgsig_private.timeline_number() RETURNS integer

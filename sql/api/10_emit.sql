@@ -7,7 +7,22 @@
 -- The doorbell is in the default of emitted_at. A worker that sleeps holds the bell's exclusive lock. Failing to share it means that somebody
 -- sleeps: only then is a NOTIFY worth its price, which is a database-wide lock held until after the commit's fsync. Getting it means that every
 -- worker is awake and that none can fall asleep before this transaction ends. SET LOCAL pgsig.bell = 'off' is for transactions that PREPARE:
--- those may not notify. Advisory locks use class 1885827945 ('pgsi'): objects 0..3 are the lanes, 1000 is the bell.
+-- those may not notify.
+--
+-- Advisory locks use class 1885827945 ('pgsi'); objects 0..3 are the lanes, and 1000 the bell, 1001 who keeps house, 1002 shared by workers that are
+-- awake, 1003 who migrates, 1004 who makes partitions, 1005 the worker on duty, 1006 who notes a timeline, 1007 who looks for the dead.
+
+-- Wait for a lock of the session, up to so many seconds. False: it was not had. A statement that waits has a snapshot, and nothing that others delete
+-- or update meanwhile can be vacuumed, in the whole database; so it must come to an end. An error that is caught here is not in the server's log.
+CREATE OR REPLACE FUNCTION pgsig_private.stand_in_line(p_class integer, p_object integer, p_seconds double precision) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM set_config('lock_timeout', ceil(p_seconds * 1000)::text || 'ms', true);
+    PERFORM pg_advisory_lock(p_class, p_object);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RETURN false;
+END $$;
 
 -- Here and in emit everything is named with its schema, operators too: that costs nothing, and a search_path set by a function is set at each
 -- call. So no BETWEEN, IN, CAST or IS DISTINCT FROM, whose operators cannot be named. A test holds both against hostile names.

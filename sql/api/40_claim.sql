@@ -45,7 +45,7 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_key text;
 BEGIN
-    IF NOT pg_try_advisory_xact_lock(1885827945, 1002) THEN
+    IF NOT pg_try_advisory_xact_lock(1885827945, 1007) THEN
         RETURN;
     END IF;
     IF clock_timestamp() - greatest(pg_postmaster_start_time(), (SELECT max(t.since) FROM pgsig_private.timeline t)) >= p_quiet THEN

@@ -10,6 +10,7 @@ from itertools import combinations_with_replacement, product
 import psycopg
 import pytest
 
+from pgsig import doorbell
 from pgsig.doorbell import CHANNEL, Doorbell
 from pgsig.doorbell import SOON as LOOK_WITHIN
 from tests import support_jobs as jobs
@@ -257,6 +258,59 @@ def kill_sessions(connection: Connection, name: str) -> None:
         [name],
     )
     assert killed.rowcount == 1
+
+
+def test_who_stands_in_line_keeps_no_dead_rows(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a statement waits, its snapshot keeps vacuum from removing anything in the whole database. So it ends, and begins anew."""
+    monkeypatch.setattr(doorbell, "IN_LINE_FOR", 0.05)
+    holder, heir = house.sleeper("holder"), house.sleeper("heir")
+    holder.fall_asleep()
+    heir.fall_asleep()
+    first = horizon(house.first, "pgsig heir (bell)")
+    assert first is not None  # it does stand in line
+    one(house.first, "SELECT pg_current_xact_id()")
+    assert heir.bell.wait(SOON)
+    assert horizon(house.first, "pgsig heir (bell)") is None
+    heir.fall_asleep()
+    later = horizon(house.first, "pgsig heir (bell)")
+    assert later is not None
+    assert later > first
+    kill_sessions(house.first, "pgsig holder (bell)")
+    assert heir.bell.wait(SOON)
+    heir.fall_asleep()
+    assert heir.bell.held
+
+
+def test_behind_one_who_emits_for_long_the_line_is_left_and_joined_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever commits between the two is seen by the look that follows; nobody is missed, and the bell is had in the end."""
+    monkeypatch.setattr(doorbell, "IN_LINE_FOR", 0.05)
+    sleeper, other = house.sleeper(), house.connect()
+    with house.first.transaction():
+        emit(house.first)
+        sleeper.fall_asleep()
+        assert sleeper.bell.wait(SOON)  # out of line
+        emit(other)  # that one shares the lock, and rings nobody
+        sleeper.fall_asleep()
+        assert sleeper.seen == 1
+        assert lets_go(sleeper)
+    assert sleeper.bell.wait(SOON)
+    sleeper.fall_asleep()
+    assert not lets_go(sleeper)
+    assert sleeper.seen == 2
+
+
+def horizon(connection: Connection, name: str) -> int | None:
+    """The oldest transaction of which a session wants to see what it saw."""
+    found = one(
+        connection,
+        "SELECT backend_xmin::text::bigint FROM pg_stat_activity"
+        " WHERE application_name = %s AND datname = current_database()",
+        name,
+    )
+    assert found is None or isinstance(found, int)
+    return found
 
 
 def test_one_signal_wakes_one_of_many(house: House) -> None:

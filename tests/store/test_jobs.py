@@ -5,11 +5,12 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from pgsig import doorbell
 from pgsig.errors import Conflict
 from pgsig.model import State
 from pgsig.store import housekeeping, in_job, jobs, output
 from tests import support_jobs as do
-from tests.support_core import Background, wait_until_blocked
+from tests.support_core import Background, one, wait_until_blocked
 from tests.support_jobs import Connection
 
 
@@ -96,6 +97,20 @@ def test_a_crash_loop_is_counted_wherever_the_next_attempt_runs(connection: Conn
     assert housekeeping.reap(connection, quiet=0) == 1
     last = claim(connection, process)
     assert (last.failures, last.handle, do.run_row(connection, run)["attempt"]) == (4, "8 456", 2)
+
+
+def test_the_dead_are_looked_for_while_workers_are_awake(connection: Connection, process: int, database: str) -> None:
+    """Under load some worker is awake all the time. Nor does a look for the dead look like a worker that is awake."""
+    do.start(connection, do.operator(connection, "op"))
+    claim(connection, process)
+    jobs.leave(connection, process)
+    with psycopg.connect(database, autocommit=True) as worker:
+        worker.execute(doorbell.AWAKEN.encode())
+        assert housekeeping.reap(connection, quiet=0) == 1
+        worker.execute(doorbell.TIRE.encode())
+        with connection.transaction():
+            jobs.reap(connection, quiet=0)
+            assert one(worker, doorbell.ANYBODY_AWAKE) is False
 
 
 def test_a_checkpoint_goes_to_the_next_generation_of_what_never_ends(connection: Connection, process: int) -> None:

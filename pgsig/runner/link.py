@@ -31,7 +31,7 @@ from pgsig.store import housekeeping, jobs
 from pgsig.store.database import Connection
 
 log = logging.getLogger(__name__)
-LOOK_AGAIN = 0.02  # seconds after a claim that did not fill the runner
+LOOK_AGAIN = 0.02  # seconds after a claim that met another one
 HEAD_START = 0.005  # seconds for jobs that are about to begin, before it is told what became of others
 FLUSH_EVERY = 0.2  # seconds between two portions of a run's output
 REAP_EVERY = 1.0
@@ -69,6 +69,7 @@ class Link:
         self._finish = threading.Event()
         self._give_up_at = float("inf")
         self._look = self._asked = True  # there may be runs to claim; something may be ordered of those that are held
+        self._more = True  # and more of them than there was room for
         self._due = {"poll": 0.0, "renew": 0.0, "flush": 0.0, "reap": 0.0, "compare": 0.0}
         self._waker = Waker()
         ears.wake = self._waker.wake
@@ -85,11 +86,11 @@ class Link:
     def say(self, *items: Say) -> None:
         """Tell the database, as soon as it can be told. A run whose end is said here takes no place of the runner any more."""
         with self._lock:  # before it can be told: then the grant is forgotten
-            full = self._free() <= 0
             for item in items:
                 if isinstance(item, SayState) and item.last:
                     self._grants[item.session.grant.key] = False
-                    self._look |= full  # else what waited for a place is here already
+                    if self._more:
+                        self._look = True
         self._outbox.put(items)
         self._waker.wake()
 
@@ -178,7 +179,10 @@ class Link:
             self._look = True
         if self.process is not None and self._is_due("reap", REAP_EVERY):
             bury_neighbours(work, self.process)
-            self._look |= housekeeping.reap(work, quiet=self.settings.lease_seconds) > 0
+            if housekeeping.reap(
+                work, quiet=self.settings.lease_seconds
+            ):  # not |=, which would forget what others said meanwhile
+                self._look = True
         if self._look and not self._finish.is_set():
             self._look = False
             self._claim(work)  # first: who waits for a start waits for both, who is to stop has a grace period
@@ -212,6 +216,7 @@ class Link:
                 log.error("runner %s: declared dead; ending its jobs and joining anew", self.name)
                 self._lose_everything()
             self._lease.join(work)
+            self._look = True
 
     def _lose_everything(self) -> None:
         done = threading.Event()
@@ -273,39 +278,41 @@ class Link:
     def _claim(self, work: Connection) -> None:
         with self._lock:
             free = self._free()
+            self._more |= free <= 0  # nobody has looked
         if self.process is None or free <= 0 or not self.claiming or not self._alive():
             return
         try:
             reached("link.claiming")
-            grants, gone = jobs.claim_and_see(
-                work, self.process, self.settings.pools, free, self.settings.labels, machine()
-            )
+            found = jobs.claim_and_see(work, self.process, self.settings.pools, free, self.settings.labels, machine())
         except psycopg.Error as error:
             if error.sqlstate != "PS301":
                 raise
             self._due["renew"] = 0.0
             return
-        if not grants:
+        if found.contended:
+            self._alarms.append(monotonic() + LOOK_AGAIN)
+        if not found.grants:
+            self._more = False
             return
         reached("link.claimed")
         # Where this breaks off, nobody here knows of the grants, and the next comparison gives them back.
-        clear = end_leftovers(work, gone, self._cleared)
-        if clear:
-            with self._lock:
-                for grant in grants:
+        clear = end_leftovers(work, found.gone, self._cleared)
+        with self._lock:
+            if clear:
+                for grant in found.grants:
                     self._grants[grant.key] = True
+            self._more = len(found.grants) >= free
+            if self._more and self._free() > 0:  # places became free meanwhile, when nothing was known of more
+                self._look = True
         reached("link.granted")
         self._begun_by = monotonic() + HEAD_START
-        for grant in grants:
+        for grant in found.grants:
             if clear:
                 self._tell(Granted(grant))
             else:
                 self._give_back(
                     work, grant.key, grant.handle, "a job of a dead runner on this machine cannot be ended", delay=1.0
                 )
-        if len(grants) < free:
-            # There may be more behind some that could not be had. The jobs that just began go first.
-            self._alarms.append(monotonic() + LOOK_AGAIN)
 
     def _give_back(
         self, work: Connection, key: tuple[int, int], handle: str | None, why: str, *, delay: float = 0.0

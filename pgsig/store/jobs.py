@@ -60,6 +60,16 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
+class Claimed:
+    """gone: the ids of `gone_neighbours` as of after the claim: whose runs were taken is among them. contended: somebody else was just
+    at some that were in line."""
+
+    grants: list[Grant]
+    gone: list[int]
+    contended: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """For a run that this runner holds: stop it, or (`reload_id` is given) hand it the signals in `cause`, JSON text."""
 
@@ -211,18 +221,19 @@ def claim(
     connection: Connection, process: int, pools: Sequence[str], capacity: int, labels: Sequence[str] = ()
 ) -> list[Grant]:
     """Take up to `capacity` runs that may start and need no label but these. Raises psycopg.Error, PS301, when the lease is over."""
-    return claim_and_see(connection, process, pools, capacity, labels)[0]
+    return claim_and_see(connection, process, pools, capacity, labels).grants
 
 
 def claim_and_see(
     connection: Connection, process: int, pools: Sequence[str], capacity: int, labels: Sequence[str], machine: str = ""
-) -> tuple[list[Grant], list[int]]:
-    """`claim`, and the ids of `gone_neighbours` as of after it: whose runs were taken is among them."""
+) -> Claimed:
+    """`claim`, and what there was to see."""
     rows = wire(connection).ask(
         "claim", runner=str(process), pools=array(map(quoted, pools)), capacity=str(capacity),
         labels=array(map(quoted, labels)), machine=machine,
     )  # fmt: skip
-    return [_grant(*row[:-1]) for row in rows], rows[0][-1] if rows else []
+    runs = [row for row in rows if row[0] is not None]
+    return Claimed([_grant(*row[:-1]) for row in runs], runs[0][-1] if runs else [], len(runs) < len(rows))
 
 
 def _grant(*row: Any) -> Grant:

@@ -116,8 +116,9 @@ COMMENT ON FUNCTION pgsig.limit_pool IS 'Limit how many runs of a pool are alive
 
 -- Runs for a runner: of its pools, with no label that it lacks, the most urgent first, each with a new epoch.
 -- ran_for: for how many seconds a job that waits to be taken over has been running. since: where the log was. gone: of p_machine, see gone_runners.
+-- p_tell: a last row, which is no run (id is NULL), tells that some that were in line could not be had just now: somebody else was at them.
 CREATE OR REPLACE FUNCTION pgsig_private.claim(
-    p_runner bigint, p_pools text[], p_capacity integer, p_labels text[] DEFAULT '{}', p_machine text DEFAULT NULL
+    p_runner bigint, p_pools text[], p_capacity integer, p_labels text[] DEFAULT '{}', p_machine text DEFAULT NULL, p_tell boolean DEFAULT false
 )
 RETURNS TABLE (
     id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text,
@@ -259,6 +260,9 @@ BEGIN
     END IF;
     IF v_again THEN  -- a lock was held for a moment: look again soon
         PERFORM pgsig_private.notify('pgsig_runs');
+    END IF;
+    IF p_tell AND cardinality(v_taken) < cardinality(v_next) THEN
+        RETURN NEXT;
     END IF;
     IF v_taken = '{}' THEN
         RETURN;

@@ -29,7 +29,7 @@ SELECT id, pid, detail::text FROM pgsig_private.process WHERE id = ANY ((SELECT 
 -- Runs for the free places of a runner, each with a new epoch.
 SELECT id, epoch, attempt, generation, namespace, workflow, operator, subject, kind, spec::text, params::text, cause::text, action, depth, handover_of,
        checkpoint::text, failures, handle, ran_for, since, gone
-  FROM pgsig_private.claim(%(runner)s, %(pools)s, %(capacity)s, %(labels)s, %(machine)s)
+  FROM pgsig_private.claim(%(runner)s, %(pools)s, %(capacity)s, %(labels)s, %(machine)s, true)
 
 -- name: held
 -- What the database believes that a runner holds.

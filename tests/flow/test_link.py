@@ -20,7 +20,8 @@ from pgsig.runner.http import MOST_IDLE, Server
 from pgsig.runner.link import HEAD_START, Link
 from pgsig.runner.session import SayState, Session
 from pgsig.settings import Settings
-from pgsig.store.jobs import Grant, Report
+from pgsig.store import jobs
+from pgsig.store.jobs import Claimed, Grant, Report
 from tests import support_jobs as do
 from tests.support import wait_for
 from tests.support_jobs import Connection
@@ -56,15 +57,97 @@ def test_what_has_time_is_not_told_sooner_for_it(idle: Link) -> None:
     assert idle._tell_in() > 50
 
 
-def test_only_the_end_that_frees_the_last_place_makes_it_look(idle: Link) -> None:
-    grants = [Grant(run, 2, 1, 1, "default", "w", "o", "", "batch", {}) for run in (1, 2)]
-    idle._grants = {grant.key: True for grant in grants}
-    looks = []
-    for grant in grants:
-        idle._look = False
-        idle.say(SayState(Session(grant), Report(*grant.key, State.SUCCEEDED)))
-        looks.append(idle._look)
-    assert looks == [True, False]
+def grants(*runs: int) -> list[Grant]:
+    return [Grant(run, 2, 1, 1, "default", "w", "o", "", "batch", {}) for run in runs]
+
+
+def end(idle: Link, grant: Grant) -> bool:
+    """Whether it looks for more when this one has ended."""
+    idle._look = False
+    idle.say(SayState(Session(grant), Report(*grant.key, State.SUCCEEDED)))
+    return idle._look
+
+
+NOBODY: Connection = None  # type: ignore[assignment]  # nothing is asked of it
+
+
+class Queue:
+    """What claims find, in place of a database. during: what happens while the first of them is asked."""
+
+    def __init__(self, idle: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.answers: list[Claimed] = []
+        self.during: Callable[[], object] = lambda: None
+        idle._lease.process = 7
+        monkeypatch.setattr(jobs, "claim_and_see", self.claim)
+        monkeypatch.setattr(link, "end_leftovers", lambda *_: True)
+
+    def claim(self, _work: object, _process: int, _pools: object, free: int, *_: object) -> Claimed:
+        during, self.during = self.during, lambda: None
+        during()
+        answer = self.answers.pop(0)
+        assert len(answer.grants) <= free
+        return answer
+
+
+def test_an_end_makes_it_look_where_there_may_be_more(idle: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    queue = Queue(idle, monkeypatch)
+    first, second, third = grants(1, 2, 3)
+    queue.answers = [Claimed([first, second], [], False)]
+    idle._claim(NOBODY)
+    assert end(idle, first) is True  # as many came as there was room for
+    queue.answers = [Claimed([], [], False)]
+    idle._claim(NOBODY)
+    assert end(idle, second) is False  # there were no more
+    queue.answers = [Claimed([third], [], False)]
+    idle._claim(NOBODY)
+    assert end(idle, third) is False
+
+
+def test_an_end_during_a_claim_is_not_lost(idle: Link, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place that became free while it asked for others: what is in line for it would wait for the next poll."""
+    queue = Queue(idle, monkeypatch)
+    first, second = grants(1, 2)
+    queue.answers = [Claimed([first], [], False)]
+    idle._claim(NOBODY)  # a place is left, and nobody in line
+    queue.answers = [Claimed([second], [], False)]
+    queue.during = lambda: end(idle, first)
+    idle._look = False
+    idle._claim(NOBODY)
+    assert idle._look is True
+
+
+def test_what_was_not_looked_for_because_it_was_full_is_looked_for_later(
+    idle: Link, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Queue(idle, monkeypatch)
+    idle._grants = {grant.key: True for grant in grants(1, 2)}
+    idle._more = False
+    idle._claim(NOBODY)
+    assert end(idle, grants(1)[0]) is True
+
+
+@pytest.mark.parametrize("found", [[], [1]])
+def test_who_meets_another_claim_looks_again(idle: Link, monkeypatch: pytest.MonkeyPatch, found: list[int]) -> None:
+    queue = Queue(idle, monkeypatch)
+    queue.answers = [Claimed(grants(*found), [], True)]
+    idle._claim(NOBODY)
+    assert [alarm > monotonic() - 1 for alarm in idle._alarms] == [True]
+
+
+def test_a_claim_tells_that_somebody_else_was_there(connection: Connection, database: str) -> None:
+    runner = jobs.join(
+        connection, name="r", host="h", pid=1, version="0", pools=["default"], labels=[], capacity=9, lease=60
+    )  # fmt: skip
+    act = do.operator(connection, "o", command=["true"])
+    do.start(connection, act)
+    do.start(connection, do.operator(connection, "another", command=["true"]))
+    with psycopg.connect(database) as other:
+        other.execute("SELECT FROM pgsig_private.instance WHERE operator_id = %s FOR UPDATE", [act])
+        found = jobs.claim_and_see(connection, runner, ["default"], 9, [])
+        assert (len(found.grants), found.contended) == (1, True)
+        assert jobs.claim_and_see(connection, runner, ["default"], 9, []) == Claimed([], [], True)
+    found = jobs.claim_and_see(connection, runner, ["default"], 9, [])
+    assert (len(found.grants), found.contended) == (1, False)
 
 
 def test_a_grant_is_given_back_where_it_breaks_off_before_it_reached_anybody(

@@ -51,6 +51,7 @@ TIRE = f"SELECT pg_advisory_unlock_shared({AWAKE})"
 IN_LINE_FOR = (
     15.0  # seconds; while a statement waits, nothing that died since it began can be removed, anywhere in the database
 )
+CANCELLED = b"57014"  # by who leaves the line
 HEARD_WITHIN = 3.0  # seconds in which a notification of our own has to come back
 DEAF_FOR = 60.0  # seconds after which it is tried again where none did
 SOON = 0.01  # seconds that a look may wait after a ring that can wait
@@ -114,8 +115,8 @@ class Doorbell:
                 again = self.held or (self._arrived(ears, self._hand) if self._line else self._reach(self._hand))
         except _Broken:
             self._drop_hand()
-            again, self._failed = not self._failed, True  # at once, but not again and again
-        else:
+            return self._at_once()
+        if not self._line:  # who stands in line may still be turned away
             self._failed = False
         return again
 
@@ -230,6 +231,11 @@ class Doorbell:
     def _end_line(self, hand: Connection) -> None:
         line, self._line = self._line, ""
         while (result := hand.pgconn.get_result()) is not None:
+            if (
+                result.status == pq.ExecStatus.FATAL_ERROR
+                and result.error_field(pq.DiagnosticField.SQLSTATE) != CANCELLED
+            ):
+                raise psycopg.errors.error_from_result(result)
             if result.status == pq.ExecStatus.TUPLES_OK and result.get_value(0, 0) == b"t":
                 self.duty, self.held = self.duty or line == "duty", self.held or line == "bell"
 
@@ -260,8 +266,13 @@ class Doorbell:
             self._hand.pgconn.consume_input()
         except _Broken:
             self._drop_hand()
-            return True
+            return self._at_once()
         return False
+
+    def _at_once(self) -> bool:
+        """Something failed: look, and try again at once, but not again and again."""
+        again, self._failed = not self._failed, True
+        return again
 
     # ── the ears ──
 

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from time import monotonic
 
 from pgsig.runner.guard import boottime
 
 log = logging.getLogger(__name__)
 PATIENCE = 10.0  # seconds for a guard to begin, or to take what it is told
+LEAST = 0.5  # seconds for one to begin where the lease is over: somebody has to end what still runs
 TRIES = 3
 PACKAGES = str(Path(__file__).resolve().parents[2])
 
@@ -33,15 +35,16 @@ class Fence:
         self._rest = b""
         self._line: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._start()
+        self._start(PATIENCE)
 
-    def _start(self) -> None:
+    def _start(self, within: float) -> None:
+        until = monotonic() + within
         for _ in range(TRIES):  # it may be killed before it is there
-            if self._begin():
+            if (left := until - monotonic()) > 0 and self._begin(left):
                 return
         raise RuntimeError("the guard process did not start: without it jobs could outlive their runner")
 
-    def _begin(self) -> bool:
+    def _begin(self, within: float) -> bool:
         ours, theirs = socket.socketpair()
         env = {
             **os.environ,
@@ -53,7 +56,7 @@ class Fence:
                 [sys.executable, "-m", "pgsig.runner.guard", str(theirs.fileno()), self.mark],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True, env=env, cwd="/",
             )  # fmt: skip
-        ours.settimeout(PATIENCE)
+        ours.settimeout(within)
         try:
             greeting = ours.recv(6)
         except OSError:
@@ -63,6 +66,7 @@ class Fence:
             self._process.kill()
             self._process.wait()
             return False
+        ours.settimeout(PATIENCE)
         self._line, self._rest = ours, b""
         return True
 
@@ -127,7 +131,8 @@ class Fence:
     def _replace(self) -> None:
         log.error("the guard process ended: starting another")
         self._drop()
-        self._start()
+        # Meanwhile nobody ends the jobs with the lease. Who gives up here ends them.
+        self._start(min(PATIENCE, max(LEAST, self.good_until - boottime())))
         self._say("\n".join([*self._jobs.values(), f"lease {self.good_until}"]))
 
     def _drop(self) -> None:

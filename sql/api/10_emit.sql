@@ -21,7 +21,9 @@ BEGIN
     PERFORM pg_advisory_lock(p_class, p_object);
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
-    RETURN false;
+    -- It may have been granted at the very moment at which the time was over: then this session has it.
+    RETURN EXISTS (SELECT FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.locktype = 'advisory' AND l.granted
+                      AND l.classid::bigint = p_class AND l.objid::bigint = p_object AND l.objsubid = 2);
 END $$;
 
 -- Here and in emit everything is named with its schema, operators too: that costs nothing, and a search_path set by a function is set at each

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from pgsig.runner import fence as fences
 from pgsig.runner import tree
 from pgsig.runner.fence import TRIES, Fence
 from pgsig.runner.guard import boottime
@@ -96,4 +98,39 @@ def test_a_guard_that_is_killed_before_it_is_there_is_started_again(
         with pytest.raises(RuntimeError, match="did not start"):
             Fence(MARK)
     assert len(begun) == TRIES
+    assert all(one.poll() is not None for one in begun)
+
+
+def hang_from(monkeypatch: pytest.MonkeyPatch, number: int) -> list[subprocess.Popen[bytes]]:
+    """Guards that are frozen as they begin, from this one on. Returns all that are started."""
+    begun: list[subprocess.Popen[bytes]] = []
+
+    def start(*line: Any, **given: Any) -> subprocess.Popen[bytes]:
+        begun.append(popen(*line, **given))
+        if len(begun) > number:
+            begun[-1].send_signal(signal.SIGSTOP)
+        return begun[-1]
+
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", start)
+    return begun
+
+
+def test_all_tries_have_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fences, "PATIENCE", 0.3)
+    begun = hang_from(monkeypatch, 0)
+    with pytest.raises(RuntimeError, match="did not start"):
+        Fence(MARK)
+    assert [one.poll() is not None for one in begun] == [True]
+
+
+def test_a_guard_is_not_awaited_for_longer_than_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = hang_from(monkeypatch, 1)
+    monkeypatch.setattr(fences, "PATIENCE", 3600.0)
+    fence = Fence(MARK)
+    fence.renewed(boottime(), 0.3)
+    begun[0].kill()
+    begun[0].wait()
+    with pytest.raises(RuntimeError, match="did not start"):
+        wait_for(lambda: fence.hear() and False, 60, about="it to give up")
     assert all(one.poll() is not None for one in begun)

@@ -34,11 +34,13 @@ TRUST = 2  # takes of one lane before all are looked at again
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one transaction did. taken: signals evaluated. actions: actions recorded. last_id: position of the last signal, 0 for none."""
+    """What one transaction did. taken: signals evaluated. actions: actions recorded. last_id: position of the last signal, 0 for none.
+    elsewhere: there may be more in lanes that were not looked at."""
 
     taken: int = 0
     actions: int = 0
     last_id: int = 0
+    elsewhere: bool = False
 
 
 class Engine:
@@ -63,7 +65,7 @@ class Engine:
         """
         self.at_work = []
         with wire(self.connection).transaction("take", "lock_instances", "record"):
-            taken = self.take(limit)
+            taken, elsewhere = self.take(limit)
             if not taken.signals:
                 return Step()
             self.at_work = [signal.id for signal in taken.signals]
@@ -74,20 +76,20 @@ class Engine:
             reached("engine.recorded")
         reached("engine.committed")
         self.expect(catalog, taken, acted=actions > 0)
-        return Step(len(taken.signals), actions, taken.signals[-1].id)
+        return Step(len(taken.signals), actions, taken.signals[-1].id, elsewhere)
 
-    def take(self, limit: int) -> signals.Taken:
-        """Where all lanes were empty a moment ago, what comes alone is looked for where such a signal came of late, before it is looked for
-        everywhere."""
+    def take(self, limit: int) -> tuple[signals.Taken, bool]:
+        """Signals, and whether only one lane was looked at. Where all lanes were empty a moment ago, what comes alone is looked for where
+        such a signal came of late, before it is looked for everywhere."""
         look = partial(signals.take, self.connection, limit, self.expected, idle=self.idle)
         if self.trust and self.expected and self.lane is not None:
             self.trust -= 1
             taken = look(lane=self.lane)
             if taken.signals:
-                return taken
+                return taken, True
         taken = look()
         self.trust = 0 if taken.signals else TRUST
-        return taken
+        return taken, False
 
     @property
     def heeds_starts(self) -> bool:

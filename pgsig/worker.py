@@ -34,6 +34,9 @@ LAST_TRIES = 5  # before every rule does, as it is not a rule that fails
 STRIKES = 3  # connections that may break in a row while the same signals are evaluated, before it is laid to them
 ANNOUNCE_EVERY = 0.05  # seconds between two notices to pages and tails, at least
 UNHURRIED = (State.STARTING,)  # what a ring may say, where no rule asks for it
+GLANCE = (
+    0.003  # seconds after a take of one lane, for those who go on with what it led to, before the others are looked at
+)
 SETTLE = 0.02  # seconds after a take for what follows from it: what a worker does beside its work only begins then
 TEND_EVERY = 1.0  # seconds between two looks at leases
 
@@ -117,6 +120,10 @@ class Worker:
             if self.lively >= LIVELY:
                 self.bell.disarm()
             self.unsaid = True
+            if step.elsewhere:
+                if not self.bell.wait(GLANCE):
+                    session.engine.trust = 0
+                return step
             if step.taken < self.settings.batch and self.bell.held and self.bell.wait(SETTLE):
                 return step  # who is rung for meanwhile comes at once
             self.announce()

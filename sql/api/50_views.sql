@@ -54,15 +54,18 @@ COMMENT ON VIEW pgsig.outcomes IS 'How each signal ended for each rule that was 
 COMMENT ON COLUMN pgsig.outcomes.outcome IS 'consumed, superseded, expired, late, duplicate, held or quarantined';
 
 -- What lies behind a lane's cursor, at most 10000 of it. By index, whatever the planner thinks: one transaction that wrote much of the log makes
--- it believe that any other did so too, and then it would read the whole log to find nothing.
+-- it believe that any other did so too, and then it would read the whole log to find nothing. In the middle of a large window its rest is
+-- counted by position, as take reads it: by transaction all that is evaluated of it would be met first. "+ 0" as there.
 CREATE OR REPLACE FUNCTION pgsig_private.behind(p_lane smallint, p_s1 pg_snapshot, p_s2 pg_snapshot, p_last_id bigint, OUT waiting bigint, OUT oldest_at timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
     SELECT count(*), min(emitted_at) FROM (
-        SELECT s.emitted_at FROM (
-            SELECT a.id, a.xid, a.emitted_at FROM pgsig.signals a WHERE a.lane = p_lane AND a.xid >= pg_snapshot_xmax(p_s1)
-            UNION ALL
-            SELECT b.id, b.xid, b.emitted_at FROM pgsig.signals b WHERE b.lane = p_lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))
-        ) s WHERE NOT (p_s2 IS NOT NULL AND pg_visible_in_snapshot(s.xid, p_s2) AND s.id <= p_last_id)
+        SELECT w.emitted_at FROM pgsig.signals w
+         WHERE p_s2 IS NOT NULL AND w.id > p_last_id AND w.lane + 0 = p_lane
+           AND pg_visible_in_snapshot(w.xid, p_s2) AND NOT pg_visible_in_snapshot(w.xid, p_s1)
+        UNION ALL
+        SELECT a.emitted_at FROM pgsig.signals a WHERE a.lane = p_lane AND a.xid >= pg_snapshot_xmax(coalesce(p_s2, p_s1))
+        UNION ALL
+        SELECT b.emitted_at FROM pgsig.signals b WHERE b.lane = p_lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(coalesce(p_s2, p_s1))))
         LIMIT 10000
     ) bounded
 $$;

@@ -7,6 +7,7 @@ between two of its statements for as long as the test wants.
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,6 +67,30 @@ def scene(database: str) -> Iterator[Scene]:
 
 def naive(name: str) -> str:
     return f"SELECT * FROM naive.{name}()"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_lag_is_what_is_committed_and_not_taken(scene: Scene, seed: int) -> None:
+    """Also in the middle of a window: emitters that begin before it and commit within it or later, and small takes."""
+    dice = random.Random(seed)
+    waiting = {scene.emitter: 0, scene.late: 0}
+    committed = taken = 0
+    for _ in range(150):
+        connection = dice.choice(list(waiting))
+        match dice.choice(("emit", "emit", "emit", "end", "take")):
+            case "emit":
+                if not waiting[connection]:
+                    connection.execute("BEGIN")
+                many = dice.randint(1, 9)
+                connection.execute("SELECT pgsig.emit('k') FROM generate_series(1, %s)", [many])
+                waiting[connection] += many
+            case "end":
+                connection.execute("COMMIT")
+                committed, waiting[connection] = committed + waiting[connection], 0
+            case "take":
+                taken += len(scene.take(f"SELECT key FROM pgsig_private.take({dice.randint(1, 12)})"))
+        assert one(scene.other, "SELECT sum(waiting) FROM pgsig.lag") == committed - taken
+    assert taken > 50
 
 
 @pytest.mark.parametrize(

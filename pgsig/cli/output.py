@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -109,8 +109,10 @@ def show_json(value: Any) -> None:
     click.echo(json.dumps(value, default=_plain, ensure_ascii=True, indent=2 if sys.stdout.isatty() else None))
 
 
-def show_table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, empty: str = "") -> None:
-    """Rows as aligned columns under their names. empty: said on stderr when there are none."""
+def show_table(
+    rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, empty: str = "", right: Collection[str] = ()
+) -> None:
+    """Rows as aligned columns under their names. empty: said on stderr when there are none. right: the columns that are aligned there."""
     names = list(columns)
     if not rows:
         if empty:
@@ -118,14 +120,11 @@ def show_table(rows: Sequence[Mapping[str, Any]], columns: Iterable[str], *, emp
         return
     cells = [[cell(row.get(name)) for name in names] for row in rows]
     widths = [max(_width(line[i]) for line in [names, *cells]) for i in range(len(names))]
-    show(
-        paint(
-            "  ".join(_padded(name.upper(), width) for name, width in zip(names, widths, strict=True)).rstrip(),
-            "bright_black",
-        )
-    )
+    placed = [(width, name in right) for name, width in zip(names, widths, strict=True)]
+    heads = [_padded(name.upper(), *place) for name, place in zip(names, placed, strict=True)]
+    show(paint("  ".join(heads).rstrip(), "bright_black"))
     for line in cells:
-        parts = [paint(_padded(text, width), COLOURS.get(text)) for text, width in zip(line, widths, strict=True)]
+        parts = [paint(_padded(text, *place), COLOURS.get(text)) for text, place in zip(line, placed, strict=True)]
         show("  ".join(parts).rstrip())
 
 
@@ -166,8 +165,9 @@ def _width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
-def _padded(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))
+def _padded(text: str, width: int, right: bool = False) -> str:
+    space = " " * (width - _width(text))
+    return space + text if right else text + space
 
 
 def _plain(value: Any) -> Any:

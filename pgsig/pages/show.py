@@ -16,6 +16,7 @@ from pgsig.api.base import settings
 from pgsig.condition.words import words
 from pgsig.pages import ansi, state, tree
 from pgsig.pages.visible import plain
+from pgsig.store.advice import size
 from pgsig.store.reading import Row
 
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
@@ -91,14 +92,6 @@ def span(begin: datetime | None, end: datetime | None) -> str:
 def pretty(value: Any) -> str:
     """A decoded JSON value over several lines."""
     return json.dumps(value, indent=2, ensure_ascii=False)
-
-
-def size(count: int) -> str:
-    """Bytes as people read them."""
-    for unit, large in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= large:
-            return f"{count / large:.1f} {unit}"
-    return f"{count} B"
 
 
 def commands(signal: Row) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from pgsig.store.metrics import Holder, Metrics
 
@@ -21,15 +21,17 @@ FROZEN_NOTED, FROZEN_LATE = 1_000_000_000, 1_800_000_000  # transactions; at two
 
 @dataclass(frozen=True)
 class Finding:
-    """state: what it means for people. fix: the way out, where there is something to do."""
+    """state: what it means for people. fix: the way out, where there is something to do. tables: where it is about them, in numbers."""
 
     check: str
     state: State
     detail: str
     fix: str = ""
+    tables: tuple[dict[str, Any], ...] = ()
 
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; without tables where there are none."""
+        return {name: value for name, value in asdict(self).items() if name != "tables" or value}
 
 
 def advice(seen: Metrics) -> Iterator[Finding]:
@@ -40,6 +42,7 @@ def advice(seen: Metrics) -> Iterator[Finding]:
     yield from horizon(seen)
     yield from dead_rows(seen)
     yield from wraparound(seen)
+    yield storage(seen)
 
 
 def lag(seen: Metrics) -> Iterator[Finding]:
@@ -92,8 +95,8 @@ def horizon(seen: Metrics) -> Iterator[Finding]:
         state: State = "problem" if _too_long(one, HELD_LONG) else "warning"
         yield Finding("horizon", state, f"{said(one)} keeps dead rows from being removed", _end(one))
     if not held and seen.may_look:
-        oldest = f"the oldest is {said(seen.horizon[0])}" if seen.horizon else "nobody"
-        yield Finding("horizon", "ok", f"nothing keeps dead rows for long; {oldest}")
+        oldest = f"nothing keeps dead rows for long; the oldest is {said(seen.horizon[0])}" if seen.horizon else ""
+        yield Finding("horizon", "ok", oldest or "nothing keeps dead rows")
 
 
 def said(one: Holder) -> str:
@@ -125,18 +128,28 @@ def dead_rows(seen: Metrics) -> Iterator[Finding]:
         )
     bad = [table for table in seen.tables if table.dead >= DEAD_NOTED and table.dead_share >= DEAD_SHARE]
     for table in bad:
-        when = f"last vacuumed {_ago(seen.now, table.vacuumed_at)}" if table.vacuumed_at else "never vacuumed"
+        when = f"last vacuumed {_age(seen.now, table.vacuumed_at)} ago" if table.vacuumed_at else "never vacuumed"
         detail = f"{table.name}: {table.dead} dead rows beside {table.rows}, {when}"
         yield Finding("vacuum", "warning", detail, f"see horizon; else: VACUUM pgsig_private.{table.name}")
     if not bad and seen.autovacuum:
         dead = sum(table.dead for table in seen.tables)
-        size = sum(table.bytes + table.index_bytes for table in seen.tables)
-        yield Finding("vacuum", "ok", f"{dead} dead rows in {size / 1e6:.1f} MB of tables and indexes")
+        total = size(sum(table.all_bytes for table in seen.tables))
+        yield Finding("vacuum", "ok", f"{dead} dead rows in {total} of tables and indexes")
 
 
-def _ago(now: datetime, then: datetime) -> str:
+def _age(now: datetime, then: datetime) -> str:
     hours = (now - then).total_seconds() / 3600
-    return f"{hours:.0f} h ago" if hours >= 1 else f"{hours * 60:.0f} min ago"
+    if hours >= 48:
+        return f"{hours / 24:.0f} d"
+    return f"{hours:.0f} h" if hours >= 1 else f"{hours * 60:.0f} min"
+
+
+def size(count: int) -> str:
+    """Bytes as people read them."""
+    for unit, large in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= large:
+            return f"{count / large:.1f} {unit}"
+    return f"{count} B"
 
 
 def wraparound(seen: Metrics) -> Iterator[Finding]:
@@ -146,3 +159,14 @@ def wraparound(seen: Metrics) -> Iterator[Finding]:
     else:
         state: State = "problem" if seen.frozen_age >= FROZEN_LATE else "warning"
         yield Finding("freeze", state, detail, "let vacuum finish: end what holds the horizon, then VACUUM (FREEZE)")
+
+
+def storage(seen: Metrics) -> Finding:
+    """How large it is, and how old: no age is wrong by itself, as what is needed stays for as long as it is."""
+    aged = [(table.oldest_at, table.name) for table in seen.tables if table.oldest_at is not None]
+    if not aged:
+        return Finding("storage", "ok", f"{size(seen.bytes)} in all, no rows yet in what grows")
+    at, name = min(aged)
+    return Finding(
+        "storage", "ok", f"{size(seen.bytes)} in all; the oldest row, in {name}, is {_age(seen.now, at)} old"
+    )

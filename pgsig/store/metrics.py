@@ -12,6 +12,14 @@ from typing import Any
 from pgsig.store.database import Connection
 from pgsig.store.reading import row, rows
 
+LARGE = 1_000_000  # bytes from which a table is shown that does not grow by itself
+
+# The setting that says when rows of a table go.
+DAYS = {
+    "signals": "retention_days", "outcome": "outcome_days", "action": "action_days", "run": "run_days", "log": "log_days",
+    "reload": "reload_days", "tick": "tick_days", "event": "event_days", "process": "process_days",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Table:
@@ -26,6 +34,10 @@ class Table:
     vacuumed_at: datetime | None
     analyzed_at: datetime | None
     oldest_at: datetime | None = None
+
+    @property
+    def all_bytes(self) -> int:
+        return self.bytes + self.index_bytes
 
     @property
     def dead_share(self) -> float:
@@ -91,6 +103,18 @@ class Metrics:
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    @property
+    def growing(self) -> list[Table]:
+        """The tables that grow with use, and others that are large; the largest first."""
+        return [table for table in self.tables if table.name in DAYS or table.all_bytes >= LARGE]
+
+    def goes_after(self, table: Table) -> str:
+        """When its rows go, in words; empty where no setting says so."""
+        if table.name not in DAYS:
+            return ""
+        most = self.days.get(DAYS[table.name])
+        return "never" if most is None else f"{most:g} d"
 
 
 def collect(connection: Connection) -> Metrics:

@@ -67,3 +67,23 @@ def test_the_way_out_can_be_pasted() -> None:
 def test_a_table_with_few_dead_rows_is_left_alone() -> None:
     large = Table("outcome", 1, 10**7, 10**6, 1, 1, NOW, NOW)
     assert told(replace(WELL, tables=[large]))["vacuum"].state == "ok"
+
+
+def test_how_large_and_how_old_is_told_when_all_is_well() -> None:
+    assert told(WELL)["storage"].detail == "10.0 MB in all; the oldest row, in run, is 0 min old"
+    older = Table("outcome", 1, 0, 0, 0, 0, None, None, NOW - timedelta(days=12))
+    assert told(replace(WELL, tables=[*WELL.tables, older]))["storage"].detail.endswith("in outcome, is 12 d old")
+    assert told(replace(WELL, tables=[]))["storage"].detail.endswith("no rows yet in what grows")
+    assert told(replace(WELL, queue=0.04))["queue"].detail.startswith("4.0%")
+    held = Holder("session", "psql", "pid 7, me", NOW, 20.0, 9)
+    assert told(replace(WELL, horizon=[held]))["horizon"].detail.endswith(
+        "the oldest is session psql (pid 7, me), open for 20 s"
+    )
+
+
+def test_tables_that_grow_and_when_their_rows_go() -> None:
+    names = {"outcome": 0, "cursor": 999_999, "kept_signal": 1_000_000, "run": 0}
+    tables = [Table(name, 1, 0, 0, size, 0, None, None) for name, size in names.items()]
+    seen = replace(WELL, tables=tables, days={"outcome_days": 28.0, "run_days": None})
+    shown = {table.name: seen.goes_after(table) for table in seen.growing}
+    assert shown == {"outcome": "28 d", "kept_signal": "", "run": "never"}

@@ -179,7 +179,7 @@ TABLE pgsig_private.action (
     consumed    boolean NOT NULL DEFAULT false
     CONSTRAINT action_pkey PRIMARY KEY (id)
     CONSTRAINT action_action_check CHECK ((action = ANY (ARRAY['START'::text, 'STOP'::text, 'RESTART'::text, 'RELOAD'::text, 'NONE'::text])))
-) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000, autovacuum_vacuum_insert_scale_factor=0.02, autovacuum_analyze_scale_factor=0.02)
 CREATE INDEX action_by_hand ON pgsig_private.action USING btree (operator_id, subject, id) WHERE (rule_id = 0)
 CREATE INDEX action_cause ON pgsig_private.action USING btree (cause_id)
 CREATE UNIQUE INDEX action_once ON pgsig_private.action USING btree (rule_id, subject, cause_id, nth)
@@ -235,7 +235,7 @@ TABLE pgsig_private.event (
     digest    bytea NOT NULL
     seen_at   timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     CONSTRAINT event_pkey PRIMARY KEY (namespace, source, event_id)
-) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000, autovacuum_vacuum_insert_scale_factor=0.02, autovacuum_analyze_scale_factor=0.02)
 CREATE INDEX event_signal ON pgsig_private.event USING btree (signal_id)
 
 TABLE pgsig_private.gap (
@@ -295,7 +295,7 @@ TABLE pgsig_private.log (
     at      timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     text    text NOT NULL
     CONSTRAINT log_pkey PRIMARY KEY (run_id, seq)
-) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000, autovacuum_vacuum_insert_scale_factor=0.02, autovacuum_analyze_scale_factor=0.02)
 
 TABLE pgsig_private.milestone (
     at         timestamp with time zone NOT NULL DEFAULT clock_timestamp()
@@ -350,7 +350,7 @@ TABLE pgsig_private.outcome (
     recorded_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     CONSTRAINT outcome_pkey PRIMARY KEY (signal_id, rule_id, subject)
     CONSTRAINT outcome_outcome_check CHECK ((outcome = ANY (ARRAY['consumed'::text, 'superseded'::text, 'expired'::text, 'late'::text, 'duplicate'::text, 'held'::text, 'quarantined'::text])))
-) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000, autovacuum_vacuum_insert_scale_factor=0.02, autovacuum_analyze_scale_factor=0.02)
 CREATE INDEX outcome_held ON pgsig_private.outcome USING btree (rule_id, signal_id) WHERE (outcome = 'held'::text)
 
 TABLE pgsig_private.pool (

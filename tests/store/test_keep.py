@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import pairwise
 from typing import Any
 
 import psycopg
 import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
 
 from pgsig.engine import Engine
 from pgsig.keeper import Keeper
 from pgsig.store.database import Connection as Mine
-from pgsig.store.database import connect, query
+from pgsig.store.database import Database, connect, query
 from pgsig.store.housekeeping import CHORES, SELDOM, Progress, drop_old_partitions, look_after, prune
+from pgsig.store.migrate import alembic_config
 from tests.support import wait_for
 from tests.support_core import Background, Connection, one, operator
 
@@ -131,6 +135,51 @@ def test_attaching_the_days_to_come_waits_for_nobody(
     )
     assert one(connection, f"{gaps} WHERE next <> 'signals_' || to_char(ends AT TIME ZONE 'UTC', 'YYYYMMDD')") == 0
     assert one(connection, "SELECT max(ends) > now() + interval '40 days' FROM pgsig_private.partitions()")
+
+
+def storage_parameters(connection: Connection) -> dict[str, set[str]]:
+    """Of the log's partitions, and of the tables beside it that grow as fast."""
+    found = connection.execute(
+        "SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'pgsig_private'::regnamespace AND relkind = 'r'"
+        " AND (relname ~ '^signals_' OR relname IN ('action', 'outcome', 'event', 'log'))"
+    )
+    return {name: set(options or ()) for name, options in found.fetchall()}
+
+
+def migration(name: str) -> Any:
+    """Its module, whatever its number."""
+    scripts = ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    return next(script.module for script in scripts if script.path.endswith(f"_{name}.py"))
+
+
+def test_what_only_grows_is_vacuumed_and_analyzed_in_time(
+    database: str, connection: Connection, sessions: tuple[Connection, Connection]
+) -> None:
+    """New partitions, and those of before: a migration gives it to them, for which no emitter waits, nor it for any."""
+    soon = {"autovacuum_vacuum_insert_scale_factor=0.02", "autovacuum_analyze_scale_factor=0.02"}
+    dead = {"autovacuum_vacuum_scale_factor=0.02", "autovacuum_vacuum_threshold=10000"}
+    partition = {*soon, "autovacuum_freeze_min_age=0"}
+    wanted = storage_parameters(connection)
+    assert len(wanted) == 3 + 4
+    for name, options in wanted.items():
+        assert options == (partition if name.startswith("signals_") else dead | soon), name
+    old_partition(connection, "a")
+    with closing(Database(database, size=1)) as server, server.engine.connect() as migrating:
+
+        def run(step: str) -> None:
+            with Operations.context(MigrationContext.configure(migrating)):
+                getattr(migration("vacuum_what_only_comes"), step)()
+
+        run("downgrade")
+        without = storage_parameters(connection)
+        assert set(without) == {*wanted, OLD}
+        assert all(options == (set() if name.startswith("signals_") else dead) for name, options in without.items())
+        busy, other = sessions
+        with busy.transaction():
+            busy.execute("INSERT INTO pgsig.signals (key) VALUES ('open')")
+            Background(lambda: run("upgrade")).result()
+            emit_at_once(other)
+    assert storage_parameters(connection) == {**wanted, OLD: partition}
 
 
 @pytest.mark.parametrize("how", ["killed", "before the drop"])

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from pgsig.embedded.binaries import OLDEST_MAJOR, find_binaries
 from pgsig.paths import PACKAGE
+from tests import support
+from tests.support import PARTS, find, needs
 
 PURE = ("condition", "decide")
 # What a pure module may import besides the package itself: nothing that opens, waits, measures or draws.
@@ -71,3 +74,50 @@ def test_only_the_store_speaks_sql(path: Path) -> None:
         node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Constant)
     )
     assert [node.value for node in constants if isinstance(node.value, str) and STATEMENT.match(node.value)] == []
+
+
+# ── parts that a machine may lack ──
+
+ROOT = PACKAGE.parent
+
+
+@pytest.mark.parametrize("part", sorted(PARTS))
+def test_ci_installs_what_tests_need(part: str) -> None:
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
+    assert re.search(rf"packages\+=\(.*\b{PARTS[part]}\b.*\)", script)
+    assert f"{PARTS[part]}" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("part", ["pgbouncer", "older-postgres", "python:no_such_module"])
+def test_a_missing_part_is_a_reason_here_and_a_failure_in_ci(
+    part: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(support, "DEBIAN", tmp_path)
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=f"needs {part}"):
+        needs(part)
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match=f"needs {part}"):
+        needs(part)
+
+
+def test_an_older_postgres_is_one_that_can_be_upgraded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    own = find_binaries().major
+    monkeypatch.setattr(support, "DEBIAN", tmp_path)
+    for major in (OLDEST_MAJOR - 1, own, own + 1):
+        (tmp_path / f"{major}/bin").mkdir(parents=True)
+        (tmp_path / f"{major}/bin/initdb").touch()
+    assert find("older-postgres") is None
+    if own > OLDEST_MAJOR:
+        (tmp_path / f"{own - 1}/bin").mkdir(parents=True)
+        assert find("older-postgres") is None  # clients alone
+        (tmp_path / f"{own - 1}/bin/initdb").touch()
+        assert find("older-postgres") == str(tmp_path / f"{own - 1}/bin")
+
+
+def test_only_one_place_looks_for_a_part() -> None:
+    """Whoever did so by itself would be skipped where CI lacks the part, and nobody would know. A benchmark is no test."""
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if path.name != "support.py" and "bench" not in path.parts]
+    looks = re.compile(r"shutil\.which\(|Path\(\"/usr/")
+    assert [path.name for path in tests if looks.search(path.read_text(encoding="utf-8"))] == []

@@ -12,10 +12,8 @@ from pgsig.embedded import EmbeddedPostgres, find_binaries
 from pgsig.store.migrate import migrate
 from tests.lives.clusters import SMALL, beside, burn, cluster, folder, run, standby, without_password
 from tests.lives.story import actions, emit, fates, go_on, leave_in_the_middle
-from tests.support import wait_for
+from tests.support import needs, wait_for
 from tests.support_core import one
-
-OLD = Path("/usr/lib/postgresql/15/bin")
 
 
 def test_a_base_backup_goes_on_and_so_does_a_promoted_replica() -> None:
@@ -59,11 +57,10 @@ def test_a_base_backup_goes_on_and_so_does_a_promoted_replica() -> None:
 
 @pytest.mark.slow
 def test_pg_upgrade_keeps_transaction_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From 15 to the embedded server's version. The new cluster has another system identifier, and the same transaction ids."""
-    if not (OLD / "initdb").exists():
-        pytest.skip(f"needs {OLD}")
+    """From an older major to the embedded server's. The new cluster has another system identifier, and the same transaction ids."""
+    programs = needs("older-postgres")
     with folder() as path:
-        monkeypatch.setenv("PGSIG_PG_BIN", str(OLD))
+        monkeypatch.setenv("PGSIG_PG_BIN", programs)
         old = EmbeddedPostgres(path / "old", fsync=False, settings=SMALL)
         old.start()
         migrate(old.dsn())
@@ -77,7 +74,7 @@ def test_pg_upgrade_keeps_transaction_ids(monkeypatch: pytest.MonkeyPatch) -> No
         new = EmbeddedPostgres(path / "new", fsync=False, settings=SMALL)
         new.start()
         new.stop()
-        upgrade(path, old)
+        upgrade(path, old, programs)
         new.start()
         try:
             assert identifier(new.dsn()) != before
@@ -86,7 +83,7 @@ def test_pg_upgrade_keeps_transaction_ids(monkeypatch: pytest.MonkeyPatch) -> No
             acted = actions(new.dsn(), middle.last)
         finally:
             new.stop("immediate")
-        monkeypatch.setenv("PGSIG_PG_BIN", str(OLD))
+        monkeypatch.setenv("PGSIG_PG_BIN", programs)
         old.start()
         try:
             go_on(old.dsn())
@@ -96,11 +93,11 @@ def test_pg_upgrade_keeps_transaction_ids(monkeypatch: pytest.MonkeyPatch) -> No
             old.stop("immediate")
 
 
-def upgrade(path: Path, old: EmbeddedPostgres) -> None:
+def upgrade(path: Path, old: EmbeddedPostgres, programs: str) -> None:
     work = path / "work"
     work.mkdir(mode=0o700)
     run(
-        "pg_upgrade", "-b", str(OLD), "-B", str(find_binaries().directory), "-d", str(path / "old/cluster"),
+        "pg_upgrade", "-b", programs, "-B", str(find_binaries().directory), "-d", str(path / "old/cluster"),
         "-D", str(path / "new/cluster"), "-U", "pgsig", dsn=old.dsn(), cwd=work,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 from tests.soak.schedule import WEIGHTS
@@ -29,3 +30,12 @@ def test_every_test_that_is_named_exists() -> None:
 def test_every_fault_of_the_soak_that_is_named_exists() -> None:
     named = set(re.findall(r"`soak: ([^`]+)`", TEXT))
     assert named <= set(WEIGHTS), named - set(WEIGHTS)
+
+
+def test_the_last_sweep_is_told_as_it_was() -> None:
+    report = json.loads((ROOT / "tests/soak/sweep.json").read_text(encoding="utf-8"))
+    said = re.search(r"\(`tests/soak/sweep.json`\), of ([\d,]+) kills,\s+(\d+) of them there, found nothing", TEXT)
+    assert said is not None
+    assert said.groups() == (f"{report['kills']:,}", str(report["failpoints"]["guard.fencing kill9"]))
+    assert report["good"]
+    assert report["findings"] == []

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import count
-from statistics import median
 
 from tests.bench.report import Report, paired, percentile
 from tests.bench.server import Connection, Server, connect
@@ -105,5 +104,4 @@ def listen(c: Connection, call: Callable[[], None], events: int) -> list[float]:
         if next(iter(c.notifies(timeout=5, stop_after=1)), None) is None:
             raise SystemExit("nothing was recorded within 5 s")
         times.append(time.perf_counter() - begin)
-    assert median(times) > 0
     return times

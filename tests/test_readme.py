@@ -9,7 +9,8 @@ from pgsig import Workflow
 from pgsig.store.database import Connection
 from pgsig.store.definitions import apply
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:
@@ -37,3 +38,9 @@ def test_the_python_and_the_sql_work_together(connection: Connection) -> None:
 def test_ten_lines_are_ten_lines() -> None:
     for language in ("python", "sql"):
         assert len([line for line in block(language).splitlines() if line.strip()]) <= 10
+
+
+def test_what_a_copy_of_the_files_cannot_do_is_told_here_as_in_the_faults() -> None:
+    faults = (ROOT / "docs/faults.md").read_text(encoding="utf-8")
+    for text in (README, faults):
+        assert re.search(r"started without\s+`recovery.signal`", text)

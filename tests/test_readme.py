@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pgsig import Workflow
+from pgsig import Workflow, presence, web
+from pgsig.runner import door
 from pgsig.store.database import Connection
 from pgsig.store.definitions import apply
 
@@ -38,6 +39,16 @@ def test_the_python_and_the_sql_work_together(connection: Connection) -> None:
 def test_ten_lines_are_ten_lines() -> None:
     for language in ("python", "sql"):
         assert len([line for line in block(language).splitlines() if line.strip()]) <= 10
+
+
+def test_connections_are_as_many_as_the_code_makes() -> None:
+    """Those that last are counted in tests/flow/test_crowd.py."""
+    told = dict(re.findall(r"^\| (worker|runner|clock|web)\b(.*)\|$", README, re.MULTILINE))
+    assert set(told) == {"worker", "runner", "clock", "web"}
+    assert f"each of its {web.PROCESSES} processes" in told["web"]
+    assert f"up to {web.CONNECTIONS}, kept" in told["web"]
+    assert f"every {presence.BEAT:.0f} s another" in told["web"]
+    assert f"up to {door.CONNECTIONS}, kept" in told["runner"]
 
 
 def test_what_a_copy_of_the_files_cannot_do_is_told_here_as_in_the_faults() -> None:

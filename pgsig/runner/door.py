@@ -38,6 +38,7 @@ from pgsig.store.database import Database
 LARGEST_NOTE = 256 * 1024  # bytes of a progress, result or checkpoint, like a signal's value
 LAST_ANSWERS = 5.0  # seconds for requests under way when the runner ends
 REQUESTS = "POST /emit, /ready, /heartbeat, /progress, /result, /checkpoint or /reload/ID; GET /signals or /reload"
+CONNECTIONS = 4  # for what jobs emit and ask
 TOLD_WITHIN = 30.0  # seconds for what goes through the runner's line to the database
 
 
@@ -53,7 +54,7 @@ class Door:
         self.ears = Ears()
         self._inside = 0  # requests that are being answered
         self._left = threading.Condition()
-        self._database = Database(settings.database_url, name="runner door", size=4)
+        self._database = Database(settings.database_url, name="runner door", size=CONNECTIONS)
         self._server = Server(self.answer)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._server.start()

@@ -6,11 +6,17 @@ import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
 
 from pgsig.api.tail import follow
+from pgsig.clock import Clock
 from pgsig.live import Live
+from pgsig.runner.loop import Runner
+from pgsig.settings import Settings
 from pgsig.store.database import Database
 from pgsig.store.reading import Cursor, Filter, here, reading
 from tests.support import wait_for
@@ -23,7 +29,8 @@ ON_DUTY = """
      WHERE k.locktype = 'advisory' AND k.objid = %s AND k.granted AND a.datname = current_database()
 """
 SESSIONS = """
-    SELECT split_part(application_name, ' ', 2), count(*)::integer FROM pg_stat_activity
+    SELECT CASE WHEN application_name LIKE '% (h%' THEN 'housekeeping' ELSE split_part(application_name, ' ', 2) END, count(*)::integer
+      FROM pg_stat_activity
      WHERE datname = current_database() AND application_name LIKE 'pgsig %' GROUP BY 1
 """
 DUTY, BELL = 1005, 1000
@@ -50,7 +57,7 @@ EMITTERS, EACH, TAILS, WORKERS, POOL = 64, 10, 16, 3, 4
 
 
 def test_a_crowd_of_emitters_workers_and_tails(database: str, connection: Connection) -> None:
-    """Nothing is lost or told twice, and nobody has a connection more than is said: three a worker, one for all tails beside the pool."""
+    """Nothing is lost or told twice, and nobody has a connection more than is said: two a worker, one for all tails beside the pool."""
     operator(connection, "o", ("START", {"signal": "crowd.*"}))
     begin, done = threading.Barrier(EMITTERS), threading.Event()
 
@@ -103,5 +110,27 @@ def test_a_crowd_of_emitters_workers_and_tails(database: str, connection: Connec
         store.close()
     assert len(emitted) == EMITTERS * EACH
     assert most["worker"] == 2 * WORKERS
+    assert most.get("housekeeping", 0) <= WORKERS
     assert most["web"] == 1
     assert most["tails"] <= POOL
+
+
+@pytest.mark.parametrize("behind_a_pooler", [False, True])
+def test_a_runner_and_a_clock_have_the_connections_that_are_said(
+    database: str, connection: Connection, tmp_path: Path, behind_a_pooler: bool
+) -> None:
+    """One each; a runner that is told of another address for LISTEN has one there and one to work."""
+    listen = make_conninfo(database, connect_timeout=9) if behind_a_pooler else ""
+    settings = Settings(database_url=database, listen_url=listen, spool=tmp_path, poll_seconds=POLL)
+    runner, clock = Runner(settings), Clock(settings)
+    threads = [threading.Thread(target=each.run) for each in (runner, clock)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_for(lambda: one(connection, "SELECT count(*) FROM pgsig_private.process") == 2, about="both to join")
+        assert dict(connection.execute(SESSIONS).fetchall()) == {"runner": 1 + behind_a_pooler, "clock": 1}
+    finally:
+        runner.stop()
+        clock.stop()
+        for thread in threads:
+            thread.join(30)

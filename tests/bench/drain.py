@@ -54,12 +54,13 @@ def _take_only(log: Any, address: str, backlog: int, batch: int) -> float:
         return done / (time.perf_counter() - begin)
 
 
-def drain(address: str, backlog: int, batch: int = Settings().batch) -> float:
-    """Signals a second of one engine, alone, until nothing is left."""
+def drain(address: str, backlog: int, batch: int = Settings().batch, *, until: int | None = None) -> float:
+    """Signals a second of one engine, alone, until nothing is left, or so many are done."""
     with connect(address) as connection:
         engine = Engine(connection)
         begin, done = time.perf_counter(), 0
-        while (step := engine.step(batch)).taken:
+        while (until is None or done < until) and (step := engine.step(batch)).taken:
             done += step.taken
-        assert done == backlog
-        return done / (time.perf_counter() - begin)
+        took = time.perf_counter() - begin
+        assert done == backlog if until is None else done >= until
+        return done / took

@@ -614,6 +614,7 @@ FUNCTION pgsig_private.carried_over(pg_snapshot,bigint) RETURNS pg_snapshot
 FUNCTION pgsig_private.carry_over(text) RETURNS bigint
 FUNCTION pgsig_private.check_move() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer,text[],text,boolean) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text, ran_for double precision, since text, gone bigint[])
+FUNCTION pgsig_private.close_partition(text) RETURNS boolean
 FUNCTION pgsig_private.cursor_here() RETURNS text
 FUNCTION pgsig_private.depth_of_run(bigint) RETURNS smallint
 FUNCTION pgsig_private.drop_detached(text) RETURNS boolean

@@ -77,7 +77,7 @@ $$;
 
 -- True when every lane has passed all signals of a partition. Each lane by itself: one in which nothing happens has an old cursor.
 CREATE OR REPLACE FUNCTION pgsig_private.passed(p_partition text) RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     v_found boolean;
 BEGIN
@@ -88,23 +88,6 @@ BEGIN
             OR EXISTS (SELECT FROM pgsig_private.%1$I b WHERE b.lane = l.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.s1)))))',
         p_partition) INTO v_found;
     RETURN NOT v_found;
-END $$;
-
--- Drop a partition that is detached, unless a transaction that was open all that time has left signals in it: then it is put back. Nothing can
--- come into it any more, so what is found now is the truth. True if it was dropped.
-CREATE OR REPLACE FUNCTION pgsig_private.drop_detached(p_partition text) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_end timestamptz;
-BEGIN
-    IF pgsig_private.passed(p_partition) THEN
-        EXECUTE format('DROP TABLE pgsig_private.%I', p_partition);
-        RETURN true;
-    END IF;
-    EXECUTE format('SELECT date_trunc(''second'', max(emitted_at)) + interval ''1 second'' FROM pgsig_private.%I', p_partition) INTO v_end;
-    EXECUTE format('ALTER TABLE pgsig.signals ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)',
-        p_partition, substring(p_partition FROM '\d{8}$') || ' 00:00+00', v_end);
-    RETURN false;
 END $$;
 
 -- Positions that something still needs: what live runs and open reloads act upon, what rules wait with or remember, what waits for a resume.
@@ -133,4 +116,39 @@ BEGIN
         SELECT s.* FROM pgsig_private.%I s WHERE s.id = ANY (ARRAY(SELECT pgsig_private.needed_signals())) ON CONFLICT DO NOTHING', p_partition);
     GET DIAGNOSTICS v_copied = ROW_COUNT;
     RETURN v_copied;
+END $$;
+
+-- The last look at a partition before it is detached. True if it may be: nobody is writing into it, every lane has passed it, what is needed of
+-- it was copied. From the detach on nobody reads it: what came into it then would be passed over by whoever looks before it is put back.
+CREATE OR REPLACE FUNCTION pgsig_private.close_partition(p_partition text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- First who writes, then what there is: a transaction is seen before its locks are gone.
+    IF EXISTS (SELECT FROM pg_locks l
+                WHERE l.relation = format('pgsig_private.%I', p_partition)::regclass AND l.mode = 'RowExclusiveLock'
+                  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) THEN
+        RETURN false;
+    END IF;
+    IF NOT pgsig_private.passed(p_partition) THEN
+        RETURN false;
+    END IF;
+    PERFORM pgsig_private.carry_over(p_partition);
+    RETURN true;
+END $$;
+
+-- Drop a partition that is detached, unless there are signals in it that a lane has not passed: then it is put back. Nothing can come into it
+-- any more, so what is found now is the truth. True if it was dropped.
+CREATE OR REPLACE FUNCTION pgsig_private.drop_detached(p_partition text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_end timestamptz;
+BEGIN
+    IF pgsig_private.passed(p_partition) THEN
+        EXECUTE format('DROP TABLE pgsig_private.%I', p_partition);
+        RETURN true;
+    END IF;
+    EXECUTE format('SELECT date_trunc(''second'', max(emitted_at)) + interval ''1 second'' FROM pgsig_private.%I', p_partition) INTO v_end;
+    EXECUTE format('ALTER TABLE pgsig.signals ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)',
+        p_partition, substring(p_partition FROM '\d{8}$') || ' 00:00+00', v_end);
+    RETURN false;
 END $$;

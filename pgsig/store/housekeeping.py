@@ -94,7 +94,7 @@ def drop_old_partitions(connection: Connection, *, patience: float = PATIENCE) -
             try:
                 if state == "attached":
                     if connection.execute(query("close_partition"), {"name": name}).fetchone() != (True,):
-                        log.info("partition %s stays for now: somebody has just written into it", name)
+                        log.info("partition %s stays for now: somebody is writing into it, or has just done so", name)
                         continue
                     connection.execute(
                         sql.SQL("ALTER TABLE pgsig.signals DETACH PARTITION {} CONCURRENTLY").format(table)

@@ -31,3 +31,13 @@ def pass_all(connection: Connection) -> None:
         " SELECT l.lane, (SELECT max(seq) + 1 FROM pgsig_private.cursor c WHERE c.lane = l.lane), pgsig_private.here()"
         " FROM pgsig_private.lane l"
     )
+
+
+def unheard(connection: Connection, key: str) -> str:
+    """A job's cursor from before a signal that retention has dropped since."""
+    cursor = one(connection, "SELECT pgsig_private.cursor_here()")
+    old_partition(connection, key)
+    assert one(connection, "SELECT pgsig_private.close_partition(%s)", OLD) is True
+    connection.execute(f"ALTER TABLE pgsig.signals DETACH PARTITION pgsig_private.{OLD}".encode())
+    assert one(connection, "SELECT pgsig_private.drop_detached(%s)", OLD) is True
+    return str(cursor)

@@ -154,7 +154,8 @@ def signals(pattern: str, *, after: str = "") -> Iterator[Signal]:
     """Signals of the namespace as they are committed, in the order of the log, for ever; ends when the run is asked to stop.
 
     pattern: a key, `*` for one segment, a trailing `**` for any rest. after: `Signal.cursor` of the last one seen, kept
-    for instance by `checkpoint`; by default all that was committed since this attempt was granted.
+    for instance by `checkpoint`; `here` for all from now on, `oldest` for what is left of the log; by default all that was
+    committed since this attempt was granted. Raises PgsigError PS409 where some of it was dropped, being past retention.
     """
     handle_stop()
     cursor = after

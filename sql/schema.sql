@@ -227,6 +227,16 @@ TABLE pgsig_private.cursor (
     CONSTRAINT cursor_check CHECK (((s2 IS NULL) = (last_id IS NULL)))
 ) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=1000, autovacuum_analyze_scale_factor=0.2)
 
+TABLE pgsig_private.dropped (
+    xid       xid8 NOT NULL
+    lane      smallint NOT NULL
+    namespace text NOT NULL DEFAULT ''::text
+    key       text NOT NULL DEFAULT ''::text
+    id        bigint NOT NULL DEFAULT 0
+    others    pg_snapshot
+    CONSTRAINT dropped_pkey PRIMARY KEY (xid, lane, namespace, key)
+)
+
 TABLE pgsig_private.event (
     namespace text NOT NULL
     source    text NOT NULL
@@ -614,7 +624,9 @@ FUNCTION pgsig_private.carried_over(pg_snapshot,bigint) RETURNS pg_snapshot
 FUNCTION pgsig_private.carry_over(text) RETURNS bigint
 FUNCTION pgsig_private.check_move() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer,text[],text,boolean) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text, ran_for double precision, since text, gone bigint[])
+FUNCTION pgsig_private.close_partition(text) RETURNS boolean
 FUNCTION pgsig_private.cursor_here() RETURNS text
+FUNCTION pgsig_private.cursor_oldest(text) RETURNS text
 FUNCTION pgsig_private.depth_of_run(bigint) RETURNS smallint
 FUNCTION pgsig_private.drop_detached(text) RETURNS boolean
 FUNCTION pgsig_private.effect_text(pgsig_private.action) RETURNS text
@@ -645,9 +657,11 @@ FUNCTION pgsig_private.leaf_text(jsonb) RETURNS text
 FUNCTION pgsig_private.length_text(jsonb) RETURNS text
 FUNCTION pgsig_private.lock_instances(bigint[],text[]) RETURNS TABLE(operator_id bigint, subject text, desired text, generation bigint, runs jsonb)
 FUNCTION pgsig_private.milestone_of(text) RETURNS pgsig_private.milestone
+FUNCTION pgsig_private.missed(pg_snapshot,pg_snapshot,bigint,text,text) RETURNS boolean
 FUNCTION pgsig_private.missing(jsonb,jsonb,jsonb,bigint) RETURNS jsonb
 FUNCTION pgsig_private.moment_text(timestamp with time zone) RETURNS text
 FUNCTION pgsig_private.needed_signals() RETURNS SETOF bigint
+FUNCTION pgsig_private.note_dropped(text) RETURNS void
 FUNCTION pgsig_private.note_timeline(interval) RETURNS pgsig_private.timeline
 FUNCTION pgsig_private.note_trigger(bigint,text,jsonb,text,text) RETURNS bigint
 FUNCTION pgsig_private.notify(text,text) RETURNS void

@@ -11,6 +11,7 @@ from types import ModuleType
 import psycopg
 
 from pgsig import run
+from pgsig.errors import PgsigError
 
 
 def tell() -> None:
@@ -61,6 +62,17 @@ def listen() -> None:
     for signal in run.signals("config.**"):
         print("heard", signal.key, signal.value)
     print("done listening")
+
+
+def listen_anew() -> None:
+    """Comes with a cursor from before what was dropped, says what it is told, and begins with what is left."""
+    try:
+        next(run.signals("config.**", after=os.environ["CURSOR"]))
+    except PgsigError as error:
+        print(error)
+    print("heard", next(run.signals("config.**", after="oldest")).key)
+    run.emit("config.last")
+    print("heard", next(run.signals("config.**")).key)
 
 
 def hear_reloads() -> None:

@@ -19,6 +19,8 @@ from pgsig import cli
 from pgsig.cli import output
 from pgsig.cli.look import _Log
 from pgsig.cli.output import cell, coloured, harmless
+from pgsig.store import reading
+from tests.store.bygone import unheard
 from tests.support import wait_for
 
 Connection = psycopg.Connection[Any]
@@ -296,6 +298,18 @@ def test_tail_follows(here: Path, connection: Connection) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=10)
         assert (process.returncode, err) == (130, "")
+
+
+def test_tail_says_when_it_was_away_for_too_long(
+    pgsig: Pgsig, here: Path, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cursor = reading.Cursor(unheard(connection, "a.b"))
+    monkeypatch.setattr(reading, "here", lambda _: cursor)
+    code, _, err = pgsig("tail")
+    assert (code, err) == (
+        1,
+        "PS409 signals that came after this cursor were dropped, as they were past retention_days (start it again)\n",
+    )
 
 
 def test_a_closed_pipe_is_silent(here: Path) -> None:

@@ -24,7 +24,7 @@ from pgsig.api.signals import filter_of
 from pgsig.errors import PgsigError
 from pgsig.live import Live, TooMany
 from pgsig.store.database import Database
-from pgsig.store.reading import Cursor, Filter, Row, arrivals, go_on, here, reading
+from pgsig.store.reading import Cursor, Filter, Row, arrivals, go_on, here, oldest, reading
 
 COMMENT = 15.0  # seconds of silence after which a comment keeps proxies from closing the stream
 _SNAPSHOT = "[0-9]{1,19}:[0-9]{1,19}:(?:[0-9]{1,19}(?:,[0-9]{1,19})*)?"
@@ -35,13 +35,16 @@ _CURSOR = re.compile(
 
 @api.get("/signals/tail")
 def tail() -> Response:
-    """Stream from now on, or from `Last-Event-ID` on. The query narrows it like a list."""
-    asked = Asked(request, ("key", "subject", "source", "namespace"))
-    want = filter_of(asked)
+    """Stream from now on, with `after=oldest` what is left of the log, or from `Last-Event-ID` on. The query narrows it like a list."""
+    asked = Asked(request, ("key", "subject", "source", "namespace", "after"))
+    want, place = filter_of(asked), asked.words("after", ("here", "oldest"))
     asked.done()
     given = request.headers.get("Last-Event-ID")
     with reading(database()) as connection:
-        start = go_on(connection, from_text(given)) if given else here(connection)
+        if given:
+            start = go_on(connection, from_text(given), want)
+        else:
+            start = oldest(connection, want) if place == ("oldest",) else here(connection)
     return stream(follow(database(), live(), want, start), live())
 
 

@@ -12,6 +12,7 @@ import click
 
 from pgsig.cli.common import connected, database_option, namespace_option, output_option, settings_of
 from pgsig.cli.output import cell, coloured, harmless, paint, say, show, show_json, show_table, size
+from pgsig.errors import InvalidInput, PgsigError
 
 if TYPE_CHECKING:
     from pgsig.store.database import Connection
@@ -280,7 +281,10 @@ def tail(
             _show_signal(item, output)
         shown = {item["id"] for item in earlier}
         while not no_follow:
-            news = arrivals(connection, cursor, want)
+            try:
+                news = arrivals(connection, cursor, want)
+            except InvalidInput as error:
+                raise PgsigError(error.problems[0].message, code=error.code, fix="start it again") from error
             for item, _ in news.signals:
                 if item["id"] not in shown:
                     _show_signal(item, output)

@@ -1,7 +1,7 @@
 """What a job says to its runner and asks of it: JSON over HTTP on the loopback interface, with a token for each run.
 
     POST /emit            {key, value, subject, …} or a list of them    → {"ids": […]}
-    GET  /signals         ?pattern=config.**&after=CURSOR&wait=SECONDS  → {"signals": […], "cursor": "…"}
+    GET  /signals         ?pattern=config.**&after=CURSOR&wait=SECONDS  → {"signals": […], "cursor": "…"}; a cursor, here or oldest
     POST /ready                                                         → {"ok": true}
     POST /heartbeat       a sign of life; any other POST is one too
     POST /progress        {done, total, text}
@@ -148,9 +148,12 @@ class Door:
         if wrong:
             raise InvalidInput([Problem("PS405", wrong, "/pattern")], subject="the request")
         cursor = query.get("after") or grant.since
-        if not re.fullmatch(r"\d+:\d+:[\d,]*(;\d+:\d+:[\d,]*;\d+)?(@\d{1,18})?", cursor):
+        if cursor in ("here", "oldest"):
+            with self._database.statement() as connection:
+                cursor = in_job.begin(connection, grant.namespace, cursor)
+        elif not re.fullmatch(r"\d+:\d+:[\d,]*(;\d+:\d+:[\d,]*;\d+)?(@\d{1,18})?", cursor):
             raise InvalidInput(
-                [Problem("PS405", "not a cursor", "/after", "give back what was answered")],
+                [Problem("PS405", "not a cursor", "/after", "give back what was answered, or here, or oldest")],
                 subject="the request",
             )
         deadline = monotonic() + _wait(query)

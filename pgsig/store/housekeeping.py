@@ -93,7 +93,9 @@ def drop_old_partitions(connection: Connection, *, patience: float = PATIENCE) -
             table = sql.Identifier("pgsig_private", name)
             try:
                 if state == "attached":
-                    connection.execute(query("carry_over"), {"name": name})
+                    if connection.execute(query("close_partition"), {"name": name}).fetchone() != (True,):
+                        log.info("partition %s stays for now: somebody is writing into it, or has just done so", name)
+                        continue
                     connection.execute(
                         sql.SQL("ALTER TABLE pgsig.signals DETACH PARTITION {} CONCURRENTLY").format(table)
                     )

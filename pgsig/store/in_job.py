@@ -10,6 +10,7 @@ from psycopg.types.json import Jsonb
 
 from pgsig.errors import Conflict, InvalidInput, Problem
 from pgsig.model import Json
+from pgsig.store import cursors
 from pgsig.store.database import Connection, query
 from pgsig.store.jobs import all_rows
 from pgsig.store.wire import wire
@@ -90,13 +91,19 @@ def note(connection: Connection, run: int, epoch: int, what: str, value: Json) -
         raise gone(run)
 
 
+def begin(connection: Connection, namespace: str, place: str) -> str:
+    """The cursor of a listener that begins anew. place: `here` for now, `oldest` for what is left of the log."""
+    return str(all_rows(connection, "cursor_begin", namespace=namespace, place=place)[0]["cursor"])
+
+
 def signals_after(
     connection: Connection, namespace: str, pattern: str, cursor: str, *, most: int = 500
 ) -> tuple[list[Heard], str]:
     """Signals whose key matches `pattern`, a regular expression, that became visible after `cursor`, and the next cursor.
 
     A cursor is a snapshot, or `snapshot;snapshot;position` inside a window; `@` and a number behind it, where Postgres has lost the end of
-    its log before (`sql/api/16_timeline.sql`). Late commits are not skipped. Raises InvalidInput for the cursor of another database.
+    its log before (`sql/api/16_timeline.sql`). Late commits are not skipped. Raises InvalidInput for the cursor of another database, and
+    where such signals were dropped before it came.
     """
     place, _, timeline = cursor.partition("@")
     s1, s2, last = (*place.split(";"), "", "")[:3]
@@ -112,14 +119,9 @@ def signals_after(
         most=most,
     )
     if (s1 := rows[0]["s1"]) is None:
-        raise InvalidInput(
-            [
-                Problem(
-                    "PS405", "a cursor of a copy of this database that is not in use any more", "/after", "begin anew"
-                )
-            ],
-            subject="the request",
-        )
+        raise cursors.foreign("/after")
+    if rows[0]["missed"]:
+        raise cursors.behind("/after")
     timeline = f"@{rows[0]['timeline']}" if rows[0]["timeline"] else ""
     end = rows[0]["s2"]
     found = [

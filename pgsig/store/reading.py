@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from psycopg.rows import dict_row
 
-from pgsig.errors import InvalidInput, Problem
 from pgsig.model import FINAL, State
+from pgsig.store import cursors
 from pgsig.store.database import Connection, Database, query
 
 Row = dict[str, Any]
@@ -274,20 +274,37 @@ def here(connection: Connection) -> Cursor:
     return Cursor(**rows(connection, "cursor_here")[0])
 
 
-def go_on(connection: Connection, cursor: Cursor) -> Cursor:
-    """What a cursor means now, with the end of its window. Raises InvalidInput for one of another database."""
+def oldest(connection: Connection, want: Filter) -> Cursor:
+    """The cursor of a reader that begins with what is left of the log."""
+    return Cursor(**rows(connection, "cursor_oldest", namespace=want.namespace)[0])
+
+
+def go_on(connection: Connection, cursor: Cursor, want: Filter) -> Cursor:
+    """What a cursor means now, with the end of its window. Raises InvalidInput for one of another database, and one that comes too late."""
+    cursor = _here_and_now(connection, cursor)
+    _refuse_behind(connection, cursor, want)
+    return cursor
+
+
+def _here_and_now(connection: Connection, cursor: Cursor) -> Cursor:
     (row,) = rows(connection, "go_on", s1=cursor.s1, s2=cursor.s2, done=cursor.done, timeline=cursor.timeline)
     if row["s1"] is None:
-        raise InvalidInput(
-            [Problem("PS405", "a cursor of a copy of this database that is not in use any more", "", "begin anew")],
-            subject="the request",
-        )
+        raise cursors.foreign()
     return Cursor(**row)
 
 
+def _refuse_behind(connection: Connection, cursor: Cursor, want: Filter) -> None:
+    given = {"s1": cursor.s1, "s2": cursor.s2, "done": cursor.done, "namespace": want.namespace}
+    if rows(connection, "missed", **given, regex=regex(want.key) if want.key else None)[0]["missed"]:
+        raise cursors.behind()
+
+
 def arrivals(connection: Connection, cursor: Cursor, want: Filter = Filter(), limit: int = 500) -> Arrivals:
-    """What became visible since a cursor, in order of position within each look; late commits are not skipped."""
-    cursor = go_on(connection, cursor)
+    """What became visible since a cursor, in order of position within each look; late commits are not skipped.
+
+    Raises InvalidInput for a cursor of another database, and where such signals were dropped before it came.
+    """
+    cursor = _here_and_now(connection, cursor)
     end = cursor.s2
     rows(connection, "by_index")
     found = rows(
@@ -300,6 +317,7 @@ def arrivals(connection: Connection, cursor: Cursor, want: Filter = Filter(), li
         limit=limit,
         **want.parameters(),
     )
+    _refuse_behind(connection, cursor, want)  # behind the reading: what goes meanwhile is missing there, or is not
     marked = [(item, replace(cursor, done=item["id"])) for item in found]
     if len(found) == limit:
         return Arrivals(marked, marked[-1][1], more=True)

@@ -77,7 +77,7 @@ $$;
 
 -- True when every lane has passed all signals of a partition. Each lane by itself: one in which nothing happens has an old cursor.
 CREATE OR REPLACE FUNCTION pgsig_private.passed(p_partition text) RETURNS boolean
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET enable_seqscan = off AS $$
 DECLARE
     v_found boolean;
 BEGIN
@@ -88,23 +88,6 @@ BEGIN
             OR EXISTS (SELECT FROM pgsig_private.%1$I b WHERE b.lane = l.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.s1)))))',
         p_partition) INTO v_found;
     RETURN NOT v_found;
-END $$;
-
--- Drop a partition that is detached, unless a transaction that was open all that time has left signals in it: then it is put back. Nothing can
--- come into it any more, so what is found now is the truth. True if it was dropped.
-CREATE OR REPLACE FUNCTION pgsig_private.drop_detached(p_partition text) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    v_end timestamptz;
-BEGIN
-    IF pgsig_private.passed(p_partition) THEN
-        EXECUTE format('DROP TABLE pgsig_private.%I', p_partition);
-        RETURN true;
-    END IF;
-    EXECUTE format('SELECT date_trunc(''second'', max(emitted_at)) + interval ''1 second'' FROM pgsig_private.%I', p_partition) INTO v_end;
-    EXECUTE format('ALTER TABLE pgsig.signals ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)',
-        p_partition, substring(p_partition FROM '\d{8}$') || ' 00:00+00', v_end);
-    RETURN false;
 END $$;
 
 -- Positions that something still needs: what live runs and open reloads act upon, what rules wait with or remember, what waits for a resume.
@@ -133,4 +116,129 @@ BEGIN
         SELECT s.* FROM pgsig_private.%I s WHERE s.id = ANY (ARRAY(SELECT pgsig_private.needed_signals())) ON CONFLICT DO NOTHING', p_partition);
     GET DIAGNOSTICS v_copied = ROW_COUNT;
     RETURN v_copied;
+END $$;
+
+-- Remember which signals go with a partition, for listeners that have not heard them (`missed` below). Of a key that comes at most 200 times
+-- in it, each transaction with the last position that it has; of any other only that there are some, up to the last transaction of their
+-- lane. By index: of a partition of any size it reads some thousand rows.
+CREATE OR REPLACE FUNCTION pgsig_private.note_dropped(p_partition text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+DECLARE
+    v_most      CONSTANT integer := 200;
+    v_keys      CONSTANT integer := 2000;   -- in one partition; with more of them, or
+    v_rows      CONSTANT integer := 20000;  -- transactions, from one or in all, they are not told apart any more
+    v_table     text := format('pgsig_private.%I', p_partition);
+    v_namespace text := '';
+    v_key       text := '';
+    v_lane      smallint;
+    v_many      boolean;
+    v_noted     bigint;
+    v_sum       bigint := 0;  -- transactions that were noted
+BEGIN
+    FOR i IN 0 .. v_keys LOOP
+        EXECUTE 'SELECT s.namespace, s.key, s.lane FROM ' || v_table || ' s WHERE (s.namespace, s.key) > ($1, $2)
+                  ORDER BY s.namespace, s.key LIMIT 1' INTO v_namespace, v_key, v_lane USING v_namespace, v_key;
+        EXIT WHEN v_key IS NULL;
+        IF i = v_keys THEN
+            EXECUTE 'INSERT INTO pgsig_private.dropped (xid, lane, others)
+                     SELECT l.xid, l.lane, pgsig_private.here() FROM (
+                         SELECT n.lane, (SELECT max(s.xid) FROM ' || v_table || ' s WHERE s.lane = n.lane) AS xid FROM pgsig_private.lane n) l
+                      WHERE l.xid IS NOT NULL ON CONFLICT DO NOTHING';
+            EXIT;
+        END IF;
+        v_many := v_sum >= v_rows;
+        IF NOT v_many THEN
+            EXECUTE 'SELECT EXISTS (SELECT FROM ' || v_table || ' s WHERE s.namespace = $1 AND s.key = $2 OFFSET $3)'
+               INTO v_many USING v_namespace, v_key, v_most;
+        END IF;
+        IF v_many THEN
+            EXECUTE 'INSERT INTO pgsig_private.dropped (xid, lane, namespace, key, others)
+                     SELECT (SELECT max(s.xid) FROM ' || v_table || ' s WHERE s.lane = $1), $1, $2, $3, pgsig_private.here()
+                     ON CONFLICT (xid, lane, namespace, key) DO UPDATE SET others = excluded.others' USING v_lane, v_namespace, v_key;
+        ELSE
+            EXECUTE 'INSERT INTO pgsig_private.dropped (xid, lane, namespace, key, id)
+                     SELECT s.xid, $1, $2, $3, max(s.id) FROM ' || v_table || ' s WHERE s.namespace = $2 AND s.key = $3 GROUP BY s.xid
+                     ON CONFLICT (xid, lane, namespace, key) DO UPDATE SET id = greatest(dropped.id, excluded.id)'
+              USING v_lane, v_namespace, v_key;
+            GET DIAGNOSTICS v_noted = ROW_COUNT;
+            v_sum := v_sum + v_noted;
+        END IF;
+    END LOOP;
+    WITH beyond AS (
+        DELETE FROM pgsig_private.dropped d
+         WHERE d.xid <= (SELECT n.xid FROM pgsig_private.dropped n ORDER BY n.xid DESC OFFSET v_rows LIMIT 1) RETURNING d.lane, d.xid
+    )
+    INSERT INTO pgsig_private.dropped (xid, lane, others) SELECT max(b.xid), b.lane, pgsig_private.here() FROM beyond b GROUP BY b.lane;
+    -- What says that there are others stands for all before it.
+    DELETE FROM pgsig_private.dropped WHERE ctid = ANY (ARRAY(
+        SELECT n.ctid FROM (
+            SELECT d.ctid, d.xid, max(d.xid) FILTER (WHERE d.others IS NOT NULL) OVER (PARTITION BY d.lane, d.namespace, d.key) AS of_key,
+                   max(d.xid) FILTER (WHERE d.others IS NOT NULL AND d.key = '') OVER (PARTITION BY d.lane) AS of_any
+              FROM pgsig_private.dropped d) n
+         WHERE n.xid < n.of_key OR n.xid < n.of_any));
+END $$;
+
+-- Whether a listener has missed signals that were dropped. Its cursor has seen what p_s1 sees, and of what p_s2 sees, positions up to p_done.
+-- p_namespace and p_regex: what it wants to hear; what else a filter may name was not remembered. Ask in the statement that reads the log, or
+-- later: what that one could not find any more was noted before.
+CREATE OR REPLACE FUNCTION pgsig_private.missed(p_s1 pg_snapshot, p_s2 pg_snapshot, p_done bigint, p_namespace text, p_regex text)
+RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (
+        SELECT FROM pgsig_private.dropped d
+         WHERE d.xid >= pg_snapshot_xmin(p_s1)  -- by index; who keeps listening is ahead of all of them
+           AND (p_namespace IS NULL OR d.namespace = p_namespace
+                OR d.namespace = '' AND d.lane = (hashtextextended(p_namespace, 0) & 3)::smallint)
+           AND (p_regex IS NULL OR d.key = '' OR d.key ~ p_regex)
+           AND CASE WHEN d.others IS NULL
+                    THEN NOT (pg_visible_in_snapshot(d.xid, p_s1) OR p_s2 IS NOT NULL AND pg_visible_in_snapshot(d.xid, p_s2) AND d.id <= p_done)
+                    ELSE d.xid >= pg_snapshot_xmax(p_s1)
+                         -- Not what was open when they were dropped: a forgotten transaction would be in each cursor.
+                         OR EXISTS (SELECT FROM pg_snapshot_xip(p_s1) x WHERE x <= d.xid AND pg_visible_in_snapshot(x, d.others)) END)
+$$;
+
+-- The cursor of a reader that begins with what is left: transactions that began after any of which signals were dropped.
+CREATE OR REPLACE FUNCTION pgsig_private.cursor_oldest(p_namespace text DEFAULT NULL) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT b.border || ':' || b.border || ':' || CASE t.id WHEN 0 THEN '' ELSE '@' || t.id END
+      FROM (SELECT max(t.id) AS id FROM pgsig_private.timeline t) t, (
+           SELECT coalesce(max(d.xid)::text::bigint, 0) + 1 AS border FROM pgsig_private.dropped d
+            WHERE p_namespace IS NULL OR d.lane = (hashtextextended(p_namespace, 0) & 3)::smallint) b
+$$;
+
+-- The last look at a partition before it is detached. True if it may be: nobody is writing into it, every lane has passed it, what is needed of
+-- it was copied, what goes with it was noted. From the detach on nobody reads it. What came into it then would be passed over by whoever looks
+-- before it is put back, and what is missing has to be known by then.
+CREATE OR REPLACE FUNCTION pgsig_private.close_partition(p_partition text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- First who writes, then what there is: a transaction is seen before its locks are gone.
+    IF EXISTS (SELECT FROM pg_locks l
+                WHERE l.relation = format('pgsig_private.%I', p_partition)::regclass AND l.mode = 'RowExclusiveLock'
+                  AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())) THEN
+        RETURN false;
+    END IF;
+    IF NOT pgsig_private.passed(p_partition) THEN
+        RETURN false;
+    END IF;
+    PERFORM pgsig_private.carry_over(p_partition);
+    PERFORM pgsig_private.note_dropped(p_partition);
+    RETURN true;
+END $$;
+
+-- Drop a partition that is detached, unless there are signals in it that a lane has not passed: then it is put back. Nothing can come into it
+-- any more, so what is found now is the truth. True if it was dropped.
+CREATE OR REPLACE FUNCTION pgsig_private.drop_detached(p_partition text) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_end timestamptz;
+BEGIN
+    IF pgsig_private.passed(p_partition) THEN
+        PERFORM pgsig_private.note_dropped(p_partition);  -- a version that did not note it may have detached it
+        EXECUTE format('DROP TABLE pgsig_private.%I', p_partition);
+        RETURN true;
+    END IF;
+    EXECUTE format('SELECT date_trunc(''second'', max(emitted_at)) + interval ''1 second'' FROM pgsig_private.%I', p_partition) INTO v_end;
+    EXECUTE format('ALTER TABLE pgsig.signals ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)',
+        p_partition, substring(p_partition FROM '\d{8}$') || ' 00:00+00', v_end);
+    RETURN false;
 END $$;

@@ -27,8 +27,8 @@ SELECT pgsig_private.prepare_days()
 SELECT p.name, p.state FROM pgsig_private.partitions() p
  WHERE p.state <> 'attached' OR (p.old AND pgsig_private.passed(p.name))
 
--- name: carry_over
-SELECT pgsig_private.carry_over(%(name)s)
+-- name: close_partition
+SELECT pgsig_private.close_partition(%(name)s)
 
 -- name: drop_detached
 SELECT pgsig_private.drop_detached(%(name)s)

@@ -89,7 +89,7 @@ UPDATE pgsig_private.run SET checkpoint = %(value)s::jsonb
 -- The signals of a namespace that became visible after a snapshot, in the order of the log. Like pgsig_private.take, without its lock:
 -- s1 is what was read before; s2, where a page was not the last of its window, is the window's end. One statement, so that
 -- pgsig_private.here() is the very snapshot that it reads with. A cursor of another timeline begins its window anew; s1 is null for one that
--- is not known here.
+-- is not known here. missed: some that it should have come by were dropped.
 WITH span AS MATERIALIZED (
     SELECT CASE WHEN here.same THEN %(s1)s::pg_snapshot ELSE pgsig_private.carried_over(%(s1)s::pg_snapshot, %(timeline)s) END AS s1,
            coalesce(CASE WHEN here.same THEN %(s2)s::pg_snapshot END, pgsig_private.here()) AS s2,
@@ -105,8 +105,13 @@ WITH span AS MATERIALIZED (
      WHERE s.namespace = %(namespace)s AND pg_visible_in_snapshot(s.xid, span.s2) AND s.id + 0 > span.last AND s.key ~ %(pattern)s
      ORDER BY s.id + 0 LIMIT %(most)s
 )
-SELECT span.s1::text, span.s2::text, span.timeline, f.id, f.key, f.subject, f.value::text, f.source, f.emitted_at, f.run_id
+SELECT span.s1::text, span.s2::text, span.timeline, pgsig_private.missed(span.s1, span.s2, span.last, %(namespace)s, %(pattern)s) AS missed,
+       f.id, f.key, f.subject, f.value::text, f.source, f.emitted_at, f.run_id
   FROM span LEFT JOIN found f ON true ORDER BY f.id
+
+-- name: cursor_begin
+-- Where a listener begins anew: now, or with what is left.
+SELECT CASE %(place)s::text WHEN 'here' THEN pgsig_private.cursor_here() ELSE pgsig_private.cursor_oldest(%(namespace)s) END AS cursor
 
 -- name: log_size
 -- What is kept of a run's output: bytes.

@@ -76,6 +76,14 @@ SELECT set_config('enable_seqscan', 'off', true)
 -- name: cursor_here
 SELECT pgsig_private.here()::text AS s1, max(t.id) AS timeline FROM pgsig_private.timeline t
 
+-- name: cursor_oldest
+SELECT split_part(o.cursor, '@', 1) AS s1, coalesce(nullif(split_part(o.cursor, '@', 2), '')::bigint, 0) AS timeline
+  FROM pgsig_private.cursor_oldest(%(namespace)s) o(cursor)
+
+-- name: missed
+-- Whether signals were dropped that a cursor has not seen. To be asked after the log was read.
+SELECT pgsig_private.missed(%(s1)s::pg_snapshot, %(s2)s::pg_snapshot, %(done)s, %(namespace)s, %(regex)s) AS missed
+
 -- name: go_on
 -- What a cursor means here and now. One of another timeline begins its window anew; s1 is null for one that is not known here.
 SELECT (CASE WHEN here.same THEN %(s1)s::pg_snapshot ELSE pgsig_private.carried_over(%(s1)s::pg_snapshot, %(timeline)s) END)::text AS s1,

@@ -11,6 +11,9 @@ import psycopg
 import pytest
 from flask.testing import FlaskClient
 
+from pgsig.api.tail import to_text
+from pgsig.store.reading import Cursor
+from tests.store.bygone import unheard
 from tests.support import wait_for
 from tests.webapp import emit, serving
 
@@ -85,6 +88,30 @@ def test_resuming_within_a_large_window(streams: FlaskClient, connection: psycop
 @pytest.mark.parametrize("last", ["x", "MXwyfDM", "MTox|", "A" * 20_000])
 def test_an_id_that_is_not_ours_is_400(client: FlaskClient, last: str) -> None:
     assert client.get("/api/v1/signals/tail", headers={"Last-Event-ID": last}).status_code == 400
+
+
+def test_who_comes_back_too_late_is_told_how_to_begin_anew(
+    streams: FlaskClient, connection: psycopg.Connection[Any]
+) -> None:
+    last = {"Last-Event-ID": to_text(Cursor(unheard(connection, "t.dropped")))}
+    emit(connection, "t.left")
+    answer = streams.get("/api/v1/signals/tail", headers=last)
+    assert answer.status_code == 422
+    assert answer.json is not None
+    assert answer.json["errors"] == [
+        {
+            "code": "PS409",
+            "message": "signals that came after this cursor were dropped, as they were past retention_days",
+            "fix": "begin anew: after=here from now on, after=oldest with what is left",
+        }
+    ]
+    anew = Listener(streams, "/api/v1/signals/tail?after=oldest")
+    wait_for(lambda: anew.keys() == ["t.left"])
+    other = Listener(streams, "/api/v1/signals/tail?key=other&after=here", **last)  # it has missed nothing of that
+    emit(connection, "other")
+    wait_for(lambda: other.keys() == ["other"])
+    assert streams.get("/api/v1/signals/tail?after=nowhere").status_code == 422
+    end(streams, anew, other)
 
 
 def test_a_page_hears_what_changed(streams: FlaskClient, connection: psycopg.Connection[Any]) -> None:

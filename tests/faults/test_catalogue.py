@@ -13,7 +13,7 @@ ROWS = {int(row[0]): row[1] for row in re.findall(r"^\| (\d+) \|(.*)\|$", TEXT, 
 
 
 def test_every_row_is_there_and_says_what_injects_it() -> None:
-    assert sorted(ROWS) == [*range(1, 34), *range(40, 57)]
+    assert sorted(ROWS) == [*range(1, 35), *range(40, 57)]
     for number, row in ROWS.items():
         last = row.rsplit("|", 1)[1]
         assert re.search(r"`test_\w+`|`soak: |not here: ", last), f"row {number}"

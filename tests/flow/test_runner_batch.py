@@ -12,6 +12,7 @@ import pytest
 
 from pgsig.runner.loop import Runner
 from tests import support_jobs as do
+from tests.store.bygone import unheard
 from tests.support import needs, wait_for
 from tests.support_jobs import Connection
 
@@ -150,6 +151,35 @@ def test_a_shell_job_speaks_http(connection: Connection, runner: object) -> None
     refused = [answer["error"] for answer in answers[3:6]]
     assert [error["code"] for error in refused] == ["PS404", "PS405", "PS403"]
     assert all(error["fix"] for error in refused)
+
+
+def test_a_listener_that_comes_too_late_is_told_how_to_begin_anew(connection: Connection, runner: object) -> None:
+    cursor = unheard(connection, "config.dropped")
+    connection.execute("SELECT pgsig.emit('config.left')")
+    operator = do.operator(connection, "anew", python="tests.runner_jobs:listen_anew", env={"CURSOR": cursor})
+    run = do.start(connection, operator)
+    do.wait_state(connection, run, "succeeded")
+    told, *heard = do.output(connection, run).splitlines()
+    assert told == (
+        "PS409 /after: signals that came after this cursor were dropped, as they were past retention_days"
+        " (begin anew: after=here from now on, after=oldest with what is left)"
+    )
+    assert heard == ["heard config.left", "heard config.last"]
+    needs("curl")
+    script = f"""
+        ask() {{ curl -sK "$PGSIG_RUN_DIR/curl" "$(cat "$PGSIG_RUN_DIR/url")/signals?pattern=config.**&after=$1" -w '%{{http_code}}\n'; }}
+        ask '{cursor}'
+        ask here
+        ask nowhere
+    """
+    run = do.start(connection, do.operator(connection, "shell", command=["sh", "-c", script]))
+    do.wait_state(connection, run, "succeeded")
+    lines = do.output(connection, run).splitlines()
+    assert lines[1::2] == ["422", "200", "422"]
+    late, anew, nowhere = (json.loads(line) for line in lines[::2])
+    assert late["error"]["code"] == late["error"]["errors"][0]["code"] == "PS409"
+    assert anew["signals"] == []
+    assert nowhere["error"]["errors"][0]["fix"] == "give back what was answered, or here, or oldest"
 
 
 def test_a_value_that_python_cannot_read_spoils_only_its_own_run(connection: Connection, runner: object) -> None:

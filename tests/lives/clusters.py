@@ -99,17 +99,52 @@ def beside(data: Path, server: EmbeddedPostgres) -> Path:
     return data / "cluster"
 
 
+def base_backup(target: Path, dsn: str, *options: str) -> None:
+    """A copy of a cluster's files while it works, with the log that it takes to use it."""
+    run(
+        "pg_basebackup", "-D", str(target), "-d", without_password(dsn), "-X", "stream", "-c", "fast", *options, dsn=dsn
+    )
+
+
+@contextmanager
+def recovered(backup: Path, **settings: str) -> Iterator[tuple[str, Callable[..., None]]]:
+    """A backup that is to go on, from a target on. Gives the address that it is going to have, and what starts it. told: with
+    `recovery.signal`."""
+    port = free_port()
+    server = EmbeddedPostgres(backup.parent, port=port, fsync=False, settings={**SMALL, **settings})
+
+    def recover(told: bool = True) -> None:
+        if told:
+            (backup / "recovery.signal").touch()
+        server.start()
+        with psycopg.connect(server.dsn(), autocommit=True) as connection:  # it may be read before it has recovered
+            wait_for(lambda: one(connection, "SELECT NOT pg_is_in_recovery()"), 30)
+
+    try:
+        yield address(backup.parent, port), recover
+    finally:
+        server.stop("immediate")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def address(data: Path, port: int) -> str:
+    password = (data / "password").read_text().strip()
+    return make_conninfo(host="127.0.0.1", port=port, user="pgsig", password=password, dbname="postgres")
+
+
 @contextmanager
 def standby(data: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     """A replica that follows. Gives its address, and what promotes it. An embedded server waits until it accepts writes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     server = EmbeddedPostgres(data, port=port, fsync=False, settings={**SMALL, "hot_standby": "on"})
     thread = threading.Thread(target=server.start)
     thread.start()
-    password = (data / "password").read_text().strip()
-    dsn = make_conninfo(host="127.0.0.1", port=port, user="pgsig", password=password, dbname="postgres")
+    dsn = address(data, port)
 
     def answers() -> bool:
         try:

@@ -9,8 +9,10 @@ import psycopg
 import pytest
 
 from pgsig.embedded import EmbeddedPostgres, find_binaries
+from pgsig.store import in_job, processes
+from pgsig.store.database import connect
 from pgsig.store.migrate import migrate
-from tests.lives.clusters import SMALL, beside, burn, cluster, folder, run, standby, without_password
+from tests.lives.clusters import SMALL, base_backup, beside, burn, cluster, folder, recovered, run, standby
 from tests.lives.story import actions, emit, fates, go_on, leave_in_the_middle
 from tests.support import needs, wait_for
 from tests.support_core import one
@@ -23,9 +25,7 @@ def test_a_base_backup_goes_on_and_so_does_a_promoted_replica() -> None:
         burn(dsn, 500)
         middle = leave_in_the_middle(dsn)
         backup = beside(path / "backup", primary)
-        run(
-            "pg_basebackup", "-D", str(backup), "-d", without_password(dsn), "-R", "-X", "stream", "-c", "fast", dsn=dsn
-        )
+        base_backup(backup, dsn, "-R")
         replica = beside(path / "replica", primary)
         shutil.copytree(backup, replica)
         (backup / "standby.signal").unlink()
@@ -53,6 +53,30 @@ def test_a_base_backup_goes_on_and_so_does_a_promoted_replica() -> None:
                 assert len(fates(promoted, last)) > len(fates(restored.dsn(), middle.last))
             finally:
                 restored.stop("immediate")
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_base_backup_of_a_life_that_went_on_begins_a_timeline_where_it_is_told_to_recover(told: bool) -> None:
+    """Else nothing says that the end was lost: a listener's cursor passes over what comes under numbers that it has seen."""
+    with cluster(wal_level="replica", max_wal_senders="4") as primary, folder() as path:
+        dsn = primary.dsn()
+        migrate(dsn)
+        backup = beside(path / "backup", primary)
+        base_backup(backup, dsn)
+        burn(dsn, 500)
+        with psycopg.connect(dsn, autocommit=True) as connection:
+            emit(connection, "a")
+            cursor = one(connection, "SELECT pgsig_private.cursor_here()")
+        primary.kill()
+        with recovered(backup, restore_command="false") as (there, recover):
+            recover(told)
+            with connect(there, name="engine") as connection:
+                process = processes.join(connection, "worker", "w", "0", lease=10.0)
+                assert processes.renew(connection, process, lease=10.0)
+                assert one(connection, "SELECT count(*) FROM pgsig_private.timeline") == 1 + told
+                emit(connection, "b")
+                found, _ = in_job.signals_after(connection, "default", "^[a-z]$", cursor)
+                assert [signal.key for signal in found] == ["b"] * told
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""A replica that lagged behind is promoted: the end of the log is lost, and nothing that it had given away is given again."""
+"""The end of the log is lost, and nothing that it had given away is given again: a replica that lagged behind is promoted, or a backup is
+recovered to a point in time."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from pgsig.store.database import connect
 from pgsig.store.jobs import renew
 from pgsig.store.migrate import migrate
 from tests import support_jobs as do
-from tests.lives.clusters import beside, burn, cluster, folder, run, standby, without_password
+from tests.lives.clusters import base_backup, beside, burn, cluster, folder, recovered, standby
 from tests.lives.story import drain, emit, go_on
 from tests.support import wait_for
 from tests.support_core import Connection, one, operator
@@ -32,7 +33,7 @@ QUIET = "SELECT quiet_until - clock_timestamp() FROM pgsig_private.timeline ORDE
 
 @dataclass
 class Pair:
-    """A primary and its replica. lag: from now on, the replica gets nothing. fail_over: the primary dies, the replica is promoted."""
+    """A primary and its replica. lag: from now on, the replica gets nothing. fail_over: the primary dies, the replica takes its place."""
 
     server: EmbeddedPostgres
     primary: str
@@ -53,17 +54,54 @@ class Pair:
         self.promote()
 
 
-@pytest.fixture
-def pair() -> Iterator[Pair]:
+@dataclass
+class Recovery(Pair):
+    """A primary and a backup of it. lag: the point in time, to which `fail_over` recovers the backup from the archive."""
+
+    def lag(self) -> None:
+        with psycopg.connect(self.primary, autocommit=True) as connection:
+            connection.execute("SELECT pg_create_restore_point('noon')")
+
+    def fail_over(self) -> None:
+        with psycopg.connect(self.primary, autocommit=True) as connection:
+            last = one(connection, "SELECT pg_walfile_name(pg_switch_wal())")
+            archived = "SELECT last_archived_wal >= %s FROM pg_stat_archiver"
+            wait_for(lambda: one(connection, archived, last), 20, about="the archive")
+        super().fail_over()
+
+
+@contextmanager
+def promotion() -> Iterator[Pair]:
     with cluster(wal_level="replica", max_wal_senders="4") as primary, folder() as path:
         dsn = primary.dsn()
         migrate(dsn)
         replica = beside(path / "replica", primary)
-        run(
-            "pg_basebackup", "-D", str(replica), "-d", without_password(dsn), "-R", "-X", "stream", "-c", "fast", dsn=dsn
-        )  # fmt: skip
+        base_backup(replica, dsn, "-R")
         with standby(replica.parent) as (promoted, promote):
             yield Pair(primary, dsn, promoted, promote)
+
+
+@contextmanager
+def recovery() -> Iterator[Pair]:
+    with folder() as path:
+        archive = path / "archive"
+        archive.mkdir()
+        archive.chmod(0o777)  # Postgres may be somebody else
+        given = {"archive_mode": "on", "archive_command": f"cp %p {archive}/%f"}
+        with cluster(wal_level="replica", max_wal_senders="4", **given) as primary:
+            dsn = primary.dsn()
+            migrate(dsn)
+            backup = beside(path / "backup", primary)
+            base_backup(backup, dsn)
+            target = {"recovery_target_name": "noon", "recovery_target_action": "promote"}
+            with recovered(backup, restore_command=f"cp {archive}/%f %p", **target) as (there, recover):
+                yield Recovery(primary, dsn, there, recover)
+
+
+@pytest.fixture(params=[promotion, recovery])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    with request.param() as pair:
+        yield pair
 
 
 @contextmanager
@@ -111,6 +149,7 @@ def test_what_the_lost_end_gave_away_is_not_given_again(pair: Pair) -> None:
 
     with connected(pair.replica) as connection:
         emit(connection, "early")  # before anybody has noticed
+        unnoticed = listened(connection, cursor)[1]
         assert not renew(connection, unknown[-1], lease=3600.0)
         assert renew(connection, kept, lease=3600.0)
         assert connection.execute(CLAIM, [kept]).fetchone() is None, "granted while it may be executed elsewhere"
@@ -147,6 +186,7 @@ def test_what_the_lost_end_gave_away_is_not_given_again(pair: Pair) -> None:
         # Who holds a cursor of the lost end is handed all of this one.
         heard, after = listened(connection, cursor)
         assert [key for key in heard if key != "a"] == ["early", "b", "b", "b", "new"]
+        assert listened(connection, unnoticed)[0] == heard, "who came before anybody had noticed has missed nothing"
         found = reading.arrivals(connection, tail)
         assert {"early", "b", "new"} <= {item["key"] for item, _ in found.signals}
         emit(connection, "next")

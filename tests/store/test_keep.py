@@ -20,11 +20,9 @@ from pgsig.store.database import Connection as Mine
 from pgsig.store.database import Database, connect, query
 from pgsig.store.housekeeping import CHORES, SELDOM, Progress, drop_old_partitions, look_after, prune
 from pgsig.store.migrate import alembic_config
+from tests.store.bygone import LONG_AGO, OLD, old_partition, pass_all
 from tests.support import wait_for
 from tests.support_core import Background, Connection, one, operator
-
-OLD = "signals_20200102"  # Thursday: partitions of 7 days begin on Thursdays, as the epoch did
-LONG_AGO = "2020-01-03 12:00+00"
 
 
 @pytest.fixture
@@ -39,28 +37,6 @@ def sessions(database: str) -> Iterator[tuple[Connection, Connection]]:
     with ExitStack() as stack:
         first, second = (stack.enter_context(psycopg.connect(database, autocommit=True)) for _ in range(2))
         yield first, second
-
-
-def old_partition(connection: Connection, *keys: str) -> list[int]:
-    """A partition of long ago with signals that every lane has passed. Returns their positions."""
-    connection.execute(
-        f"CREATE TABLE pgsig_private.{OLD} PARTITION OF pgsig.signals"
-        " FOR VALUES FROM ('2020-01-02 00:00+00') TO ('2020-01-09 00:00+00')".encode()
-    )
-    positions = [
-        one(connection, "INSERT INTO pgsig.signals (key, emitted_at) VALUES (%s, %s) RETURNING id", key, LONG_AGO)
-        for key in keys
-    ]
-    pass_all(connection)
-    return positions
-
-
-def pass_all(connection: Connection) -> None:
-    connection.execute(
-        "INSERT INTO pgsig_private.cursor (lane, seq, s1)"
-        " SELECT l.lane, (SELECT max(seq) + 1 FROM pgsig_private.cursor c WHERE c.lane = l.lane), pgsig_private.here()"
-        " FROM pgsig_private.lane l"
-    )
 
 
 def state(connection: Connection) -> str | None:
@@ -220,15 +196,48 @@ def test_a_partition_with_signals_to_evaluate_stays(keeper: Mine, connection: Co
 def test_a_signal_that_was_open_all_that_time_is_not_dropped(
     database: str, keeper: Mine, connection: Connection, sessions: tuple[Connection, Connection]
 ) -> None:
-    """It was there before, seen by nobody; the detach waits for its transaction, and finds it when that commits."""
+    """A transaction that was open all that time, seen by nobody. From a detach on nobody would read what it has written."""
     old_partition(connection, "a")
     busy, _ = sessions
     busy.execute("BEGIN")
     busy.execute("INSERT INTO pgsig.signals (key, emitted_at) VALUES ('late', %s)", [LONG_AGO])
-    going = Background(lambda: drop_old_partitions(keeper, patience=10))
-    wait_for(lambda: waits_in(connection, keeper), about="the detach to wait")
+    assert drop_old_partitions(keeper) == []
+    assert state(connection) == "attached"
     busy.execute("COMMIT")
-    assert going.result() == []
+    assert drop_old_partitions(keeper) == []
+    assert state(connection) == "attached"
+    with connect(database, name="engine") as mine:
+        assert Engine(mine).step().taken == 1
+    assert drop_old_partitions(keeper) == [OLD]
+
+
+def test_the_naive_way_passes_over_what_was_open_all_that_time(
+    database: str, connection: Connection, sessions: tuple[Connection, Connection]
+) -> None:
+    """What `test_a_signal_that_was_open_all_that_time_is_not_dropped` would find if nobody looked who writes before the detach."""
+    old_partition(connection, "a")
+    busy, other = sessions
+    busy.execute("BEGIN")
+    busy.execute("INSERT INTO pgsig.signals (key, emitted_at) VALUES ('late', %s)", [LONG_AGO])
+    naive = Background(
+        lambda: other.execute(f"ALTER TABLE pgsig.signals DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode())
+    )
+    wait_for(lambda: waits_in(connection, other), about="the detach to wait")
+    busy.execute("COMMIT")
+    naive.result()
+    with connect(database, name="engine") as mine:
+        connection.execute("SELECT pgsig.emit('b')")
+        assert Engine(mine).step().taken == 1  # not the late one, and never again
+    assert one(connection, "SELECT pgsig_private.drop_detached(%s)", OLD) is True
+
+
+def test_a_partition_that_was_detached_with_signals_to_evaluate_is_put_back(
+    database: str, keeper: Mine, connection: Connection
+) -> None:
+    old_partition(connection, "a")
+    connection.execute("INSERT INTO pgsig.signals (key, emitted_at) VALUES ('late', %s)", [LONG_AGO])
+    connection.execute(f"ALTER TABLE pgsig.signals DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode())
+    assert drop_old_partitions(keeper) == []
     assert state(connection) == "attached"
     with connect(database, name="engine") as mine:
         assert Engine(mine).step().taken == 1

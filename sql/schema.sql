@@ -426,13 +426,6 @@ TABLE pgsig_private.rule (
 )
 CREATE INDEX rule_operator ON pgsig_private.rule USING btree (operator_id) WHERE (removed_in IS NULL)
 
-TABLE pgsig_private.rule_state (
-    rule_id bigint NOT NULL
-    subject text NOT NULL
-    body    jsonb NOT NULL
-    CONSTRAINT rule_state_pkey PRIMARY KEY (rule_id, subject)
-) WITH (fillfactor=60, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=500)
-
 TABLE pgsig_private.run (
     id           bigint NOT NULL
     operator_id  bigint NOT NULL
@@ -500,6 +493,16 @@ TABLE pgsig_private.setting (
     about text NOT NULL
     CONSTRAINT setting_pkey PRIMARY KEY (name)
 )
+
+TABLE pgsig_private.state (
+    rule_id    bigint NOT NULL
+    subject    text NOT NULL
+    body       jsonb
+    seq        bigint NOT NULL DEFAULT nextval('pgsig_private.state_seq'::regclass)
+    changed_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
+    CONSTRAINT state_pkey PRIMARY KEY (rule_id, subject, seq)
+) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=500)
+CREATE INDEX state_forgotten ON pgsig_private.state USING btree (changed_at) WHERE (body IS NULL)
 
 TABLE pgsig_private.tick (
     trigger_id bigint NOT NULL
@@ -591,6 +594,12 @@ VIEW pgsig_private.remembered
     kind       text
     depth      smallint
     lane       smallint
+
+
+VIEW pgsig_private.rule_state
+    rule_id bigint
+    subject text
+    body    jsonb
 
 
 -- Functions

@@ -27,7 +27,19 @@ BATCH = 2000  # rows that one transaction looks at
 PATIENCE = 2.0  # seconds to wait for the transactions of others, before a partition stays until the next turn
 DAY = 86_400.0  # seconds
 SELDOM = ("gaps", "backfills", "kept", "milestones")  # once a day is enough
-CHORES = ("cursors", "outcomes", "logs", "runs", "actions", "reloads", "processes", "events", "ticks", *SELDOM)
+CHORES = (
+    "cursors",
+    "forgotten",
+    "outcomes",
+    "logs",
+    "runs",
+    "actions",
+    "reloads",
+    "processes",
+    "events",
+    "ticks",
+    *SELDOM,
+)
 IN_USE = (
     psycopg.errors.LockNotAvailable, psycopg.errors.ObjectNotInPrerequisiteState, psycopg.errors.ObjectInUse,
     psycopg.errors.DeadlockDetected,

@@ -170,13 +170,17 @@ BEGIN
                signal_id bigint, rule_id bigint, subject text, outcome text, action_id bigint, detail text);
     END IF;
     IF p ? 'states' THEN
-        DELETE FROM pgsig_private.rule_state s
-         USING jsonb_to_recordset(p->'states') AS n(rule_id bigint, subject text, body jsonb)
-         WHERE s.rule_id = n.rule_id AND s.subject = n.subject AND n.body IS NULL;
-        INSERT INTO pgsig_private.rule_state (rule_id, subject, body)
-        SELECT rule_id, subject, body FROM jsonb_to_recordset(p->'states') AS n(rule_id bigint, subject text, body jsonb)
-         WHERE body IS NOT NULL
-        ON CONFLICT (rule_id, subject) DO UPDATE SET body = excluded.body;
+        -- The last version is the one in force: it is met first, and the one before is deleted by its whole key, whatever is still there of others.
+        WITH new AS MATERIALIZED (
+            SELECT n.rule_id, n.subject, n.body, last.seq
+              FROM jsonb_to_recordset(p->'states') AS n(rule_id bigint, subject text, body jsonb)
+              LEFT JOIN LATERAL (SELECT s.seq FROM pgsig_private.state s
+                                  WHERE s.rule_id = n.rule_id AND s.subject = n.subject ORDER BY s.seq DESC LIMIT 1) last ON true
+        ), gone AS (
+            DELETE FROM pgsig_private.state s USING new WHERE s.rule_id = new.rule_id AND s.subject = new.subject AND s.seq = new.seq
+        )
+        INSERT INTO pgsig_private.state (rule_id, subject, body)
+        SELECT new.rule_id, new.subject, new.body FROM new WHERE new.body IS NOT NULL OR new.seq IS NOT NULL;
     END IF;
     IF p ? 'timers' THEN
         DELETE FROM pgsig_private.timer t
@@ -246,7 +250,7 @@ BEGIN
     ON CONFLICT DO NOTHING;
     UPDATE pgsig_private.outcome o SET outcome = 'expired', detail = 'the rule was changed or removed'
      WHERE o.rule_id = ANY (p_rules) AND o.outcome = 'held';
-    DELETE FROM pgsig_private.rule_state s WHERE s.rule_id = ANY (p_rules);
+    DELETE FROM pgsig_private.state s WHERE s.rule_id = ANY (p_rules);
     DELETE FROM pgsig_private.timer t WHERE t.rule_id = ANY (p_rules);
 END $$;
 

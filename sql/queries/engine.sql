@@ -15,10 +15,12 @@ SELECT q.n,
   FROM unnest(%(numbers)s::int[], %(values)s::text[], %(paths)s::text[], %(predicates)s::bool[]) AS q(n, value, path, predicate)
 
 -- name: load_states
--- What rules remember: single instances, and every instance of some rules.
-SELECT s.rule_id, s.subject, s.body
-  FROM pgsig_private.rule_state s
-  JOIN unnest(%(rules)s::bigint[], %(subjects)s::text[]) AS n(rule_id, subject) ON s.rule_id = n.rule_id AND s.subject = n.subject
+-- What rules remember: single instances, and every instance of some rules. Of an instance the last version is in force, and is met first.
+SELECT n.rule_id, n.subject, s.body
+  FROM unnest(%(rules)s::bigint[], %(subjects)s::text[]) AS n(rule_id, subject)
+ CROSS JOIN LATERAL (SELECT l.body FROM pgsig_private.state l
+                      WHERE l.rule_id = n.rule_id AND l.subject = n.subject ORDER BY l.seq DESC LIMIT 1) s
+ WHERE s.body IS NOT NULL
 UNION
 SELECT s.rule_id, s.subject, s.body FROM pgsig_private.rule_state s WHERE s.rule_id = ANY (%(whole)s::bigint[])
 

@@ -173,6 +173,16 @@ WITH needed AS MATERIALIZED (
 )
 SELECT (SELECT count(*) FROM gone), max(id), count(*) >= %(limit)s FROM looked
 
+-- name: prune_forgotten
+-- That a rule remembers nothing of an instance any more. For a minute it stands before what may be left of earlier versions.
+WITH gone AS (
+    DELETE FROM pgsig_private.state s USING (
+        SELECT o.rule_id, o.subject, o.seq FROM pgsig_private.state o
+         WHERE o.body IS NULL AND o.changed_at < clock_timestamp() - interval '1 minute' ORDER BY o.changed_at LIMIT %(limit)s) o
+     WHERE s.rule_id = o.rule_id AND s.subject = o.subject AND s.seq = o.seq RETURNING 1
+)
+SELECT (SELECT count(*) FROM gone), %(after)s::bigint, (SELECT count(*) FROM gone) >= %(limit)s
+
 -- name: prune_milestones
 WITH longest AS (
     SELECT max((s.value #>> '{}')::double precision) AS days FROM pgsig_private.setting s WHERE right(s.name, 5) = '_days'

@@ -60,7 +60,7 @@ workers, emitters = st.integers(0, 2), st.integers(0, 1)
 TABLES = (
     "pgsig.signals, pgsig_private.action, pgsig_private.event, pgsig_private.instance, pgsig_private.log, pgsig_private.outcome,"
     " pgsig_private.operator, pgsig_private.operator_version, pgsig_private.process, pgsig_private.reload, pgsig_private.rule,"
-    " pgsig_private.rule_state, pgsig_private.run, pgsig_private.tick, pgsig_private.timer, pgsig_private.trigger,"
+    " pgsig_private.run, pgsig_private.state, pgsig_private.tick, pgsig_private.timer, pgsig_private.trigger,"
     " pgsig_private.workflow, pgsig_private.workflow_version"
 )
 

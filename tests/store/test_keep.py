@@ -503,7 +503,7 @@ def test_no_step_looks_at_more_than_it_may_and_none_looks_twice(keeper: Mine, co
 def test_old_rows_are_found_by_index(keeper: Mine, connection: Connection, name: str, mode: str) -> None:
     """Of much history a step reads what it may look at."""
     table = {"cursors": "cursor", "outcomes": "outcome", "logs": "log", "runs": "run", "actions": "action", "reloads": "reload",
-             "processes": "process", "events": "event", "ticks": "tick"}[name]  # fmt: skip
+             "processes": "process", "events": "event", "ticks": "tick", "forgotten": "state"}[name]  # fmt: skip
     fill(connection, table)
     milestone(connection, 1000)
     connection.execute(
@@ -537,6 +537,8 @@ FILLED = {
     " SELECT 'web', 'w', 'h', 1, '0', now(), now() - interval '100 days' FROM generate_series(1, {n}) i",
     "reload": "INSERT INTO pgsig_private.reload (run_id, action_id, state, ended_at)"
     " SELECT i, i, 'failed', now() FROM generate_series(1, {n}) i",
+    "state": "INSERT INTO pgsig_private.state (rule_id, subject, body, changed_at)"
+    " SELECT 1, 's' || i, CASE WHEN i % 2 = 0 THEN '{{}}'::jsonb END, now() - interval '1 day' FROM generate_series(1, {n}) i",
     "event": "INSERT INTO pgsig_private.event SELECT 'default', 's', 'e' || i, i, '' FROM generate_series(1, {n}) i",
     "tick": "INSERT INTO pgsig_private.tick SELECT 1, now() - i * interval '1 hour', i FROM generate_series(1, {n}) i",
 }

@@ -655,6 +655,7 @@ FUNCTION pgsig_private.forget_rules(bigint[]) RETURNS void
 FUNCTION pgsig_private.found(jsonb,jsonb,bigint) RETURNS bigint[]
 FUNCTION pgsig_private.gone_before(text) RETURNS timestamp with time zone
 FUNCTION pgsig_private.gone_runners(text) RETURNS bigint[]
+FUNCTION pgsig_private.hear(smallint[],pg_snapshot,pg_snapshot,bigint,integer,text,text,text,text) RETURNS TABLE(id bigint, namespace text, key text, subject text, value jsonb, source text, event_id text, run_id bigint, emitted_at timestamp with time zone, kind text, depth smallint, reached bigint)
 FUNCTION pgsig_private.here() RETURNS pg_snapshot
 FUNCTION pgsig_private.is_evaluated(pgsig.signals) RETURNS boolean
 FUNCTION pgsig_private.is_first(text,text,text,bigint,text,text,jsonb) RETURNS boolean

@@ -159,11 +159,15 @@ class Door:
         deadline = monotonic() + _wait(query)
         while True:
             self.ears.listen()
+            before = cursor
             with self._database.transaction() as connection:
                 found, cursor = in_job.signals_after(connection, grant.namespace, _expression(pattern), cursor)
             left = deadline - monotonic()
-            if found or left <= 0 or self.closing or session.over:
+            inside = ";" in before + cursor  # of a window: there may be more in it, or behind its end
+            if found or (left <= 0 and not inside) or self.closing or session.over:
                 return Raw(_signals_text(found, cursor))
+            if inside:
+                continue
             self.ears.wait(min(left, self.settings.poll_seconds))
 
     def ready(self, session: Session, _: dict[str, str], __: Any) -> Any:

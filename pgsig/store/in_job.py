@@ -101,9 +101,9 @@ def signals_after(
 ) -> tuple[list[Heard], str]:
     """Signals whose key matches `pattern`, a regular expression, that became visible after `cursor`, and the next cursor.
 
-    A cursor is a snapshot, or `snapshot;snapshot;position` inside a window; `@` and a number behind it, where Postgres has lost the end of
-    its log before (`sql/api/16_timeline.sql`). Late commits are not skipped. Raises InvalidInput for the cursor of another database, and
-    where such signals were dropped before it came.
+    A cursor is a snapshot, or `snapshot;snapshot;position` inside a window, where there may be more at once, also if nothing is found here;
+    `@` and a number behind it, where Postgres has lost the end of its log before (`sql/api/16_timeline.sql`). Late commits are not skipped.
+    Raises InvalidInput for the cursor of another database, and where such signals were dropped before it came.
     """
     place, _, timeline = cursor.partition("@")
     s1, s2, last = (*place.split(";"), "", "")[:3]
@@ -131,4 +131,7 @@ def signals_after(
         )
         for row in rows if row["id"] is not None
     ]  # fmt: skip
-    return found, (found[-1].cursor if len(found) == most else end + timeline)
+    if len(found) == most:
+        return found, found[-1].cursor
+    reached = rows[-1]["reached"]
+    return found, f"{s1};{end};{reached}{timeline}" if reached is not None else end + timeline

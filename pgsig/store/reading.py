@@ -262,7 +262,8 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Signals that became visible, each with the cursor to go on from after it; and the cursor after all of them."""
+    """Signals that became visible, each with the cursor to go on from after it; and the cursor after all of them. more: there may be more
+    at once, also where there are none here."""
 
     signals: list[tuple[Row, Cursor]]
     cursor: Cursor
@@ -306,7 +307,6 @@ def arrivals(connection: Connection, cursor: Cursor, want: Filter = Filter(), li
     """
     cursor = _here_and_now(connection, cursor)
     end = cursor.s2
-    rows(connection, "by_index")
     found = rows(
         connection,
         "signals_between",
@@ -318,10 +318,15 @@ def arrivals(connection: Connection, cursor: Cursor, want: Filter = Filter(), li
         **want.parameters(),
     )
     _refuse_behind(connection, cursor, want)  # behind the reading: what goes meanwhile is missing there, or is not
-    marked = [(item, replace(cursor, done=item["id"])) for item in found]
-    if len(found) == limit:
+    reached = [item.pop("reached") for item in found]
+    marked = [(item, replace(cursor, done=item["id"])) for item in found if item["id"] is not None]
+    if len(marked) == limit:
         return Arrivals(marked, marked[-1][1], more=True)
-    return Arrivals(marked, Cursor(end, timeline=cursor.timeline))
+    if reached and reached[-1] is not None:
+        return Arrivals(marked, replace(cursor, done=reached[-1]), more=True)
+    return Arrivals(
+        marked, Cursor(end, timeline=cursor.timeline), more=cursor.done > 0
+    )  # the window's end is some time ago
 
 
 @dataclass(frozen=True)

@@ -144,3 +144,73 @@ BEGIN
         RETURN NEXT;
     END IF;
 END $$;
+
+-- HEAR: the same for listeners, who lock nothing and keep their own cursor: a page of what p_s2 sees and p_s1 did not, in the order of positions, behind
+-- p_done. Where there may be more in this window than the page has, a last row, which is no signal (id is NULL), tells up to which position it
+-- was looked through.
+--
+-- A window of some thousand rows is read and sorted. One that a large load has made is walked by position, so that each page reads a bounded part of
+-- it; before its first page its lowest position is found, in the index alone. That may be before p_s1 was taken: by who was open then.
+CREATE OR REPLACE FUNCTION pgsig_private.hear(
+    p_lanes smallint[], p_s1 pg_snapshot, p_s2 pg_snapshot, p_done bigint, p_most integer,
+    p_regex text DEFAULT NULL, p_namespace text DEFAULT NULL, p_subject text DEFAULT NULL, p_source text DEFAULT NULL
+)
+RETURNS TABLE (
+    id bigint, namespace text, key text, subject text, value jsonb, source text, event_id text, run_id bigint, emitted_at timestamptz,
+    kind text, depth smallint, reached bigint
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+DECLARE
+    v_small  CONSTANT integer := 5000;   -- rows that are sorted
+    v_stride CONSTANT integer := 5000;   -- positions of a step
+    v_steps  CONSTANT integer := 20;     -- of a page
+    v_done   bigint := p_done;
+    v_head   bigint;
+    v_rows   integer;
+    v_count  integer := 0;
+BEGIN
+    IF v_done = 0 THEN
+        SELECT count(*) INTO v_rows FROM (
+            SELECT FROM pgsig.signals a WHERE a.lane = ANY (p_lanes) AND a.xid >= pg_snapshot_xmax(p_s1)
+            UNION ALL
+            SELECT FROM pgsig.signals b WHERE b.lane = ANY (p_lanes) AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))
+            LIMIT v_small + 1) beginning;
+        IF v_rows <= v_small THEN
+            RETURN QUERY
+                SELECT s.id, s.namespace, s.key, s.subject, s.value, s.source, s.event_id, s.run_id, s.emitted_at, s.kind, s.depth, NULL::bigint
+                  FROM (
+                    SELECT * FROM pgsig.signals a WHERE a.lane = ANY (p_lanes) AND a.xid >= pg_snapshot_xmax(p_s1)
+                    UNION ALL
+                    SELECT * FROM pgsig.signals b WHERE b.lane = ANY (p_lanes) AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))
+                  ) s
+                 WHERE pg_visible_in_snapshot(s.xid, p_s2)
+                   AND (p_regex IS NULL OR s.key ~ p_regex) AND (p_namespace IS NULL OR s.namespace = p_namespace)
+                   AND (p_subject IS NULL OR s.subject = p_subject) AND (p_source IS NULL OR s.source = p_source)
+                 ORDER BY s.id + 0 LIMIT p_most;
+            RETURN;
+        END IF;
+        SELECT min(w.first) - 1 INTO v_done FROM (
+            SELECT min(a.id + 0) AS first FROM pgsig.signals a WHERE a.lane = ANY (p_lanes) AND a.xid >= pg_snapshot_xmax(p_s1)
+            UNION ALL
+            SELECT min(b.id + 0) FROM pgsig.signals b WHERE b.lane = ANY (p_lanes) AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))) w;
+    END IF;
+    SELECT max(s.id) INTO v_head FROM pgsig.signals s;
+    FOR step IN 1 .. v_steps LOOP
+        EXIT WHEN v_count >= p_most OR v_done >= coalesce(v_head, 0);
+        RETURN QUERY
+            SELECT s.id, s.namespace, s.key, s.subject, s.value, s.source, s.event_id, s.run_id, s.emitted_at, s.kind, s.depth, NULL::bigint
+              FROM pgsig.signals s
+             WHERE s.id > v_done AND s.id <= v_done + v_stride AND s.lane + 0 = ANY (p_lanes)
+               AND pg_visible_in_snapshot(s.xid, p_s2) AND NOT pg_visible_in_snapshot(s.xid, p_s1)
+               AND (p_regex IS NULL OR s.key ~ p_regex) AND (p_namespace IS NULL OR s.namespace = p_namespace)
+               AND (p_subject IS NULL OR s.subject = p_subject) AND (p_source IS NULL OR s.source = p_source)
+             ORDER BY s.id LIMIT p_most - v_count;
+        GET DIAGNOSTICS v_rows = ROW_COUNT;
+        v_count := v_count + v_rows;
+        v_done := v_done + v_stride;
+    END LOOP;
+    IF v_count < p_most AND v_done < coalesce(v_head, 0) THEN
+        reached := v_done;
+        RETURN NEXT;
+    END IF;
+END $$;

@@ -89,25 +89,21 @@ UPDATE pgsig_private.run SET checkpoint = %(value)s::jsonb
 -- The signals of a namespace that became visible after a snapshot, in the order of the log. Like pgsig_private.take, without its lock:
 -- s1 is what was read before; s2, where a page was not the last of its window, is the window's end. One statement, so that
 -- pgsig_private.here() is the very snapshot that it reads with. A cursor of another timeline begins its window anew; s1 is null for one that
--- is not known here. missed: some that it should have come by were dropped.
+-- is not known here. missed: some that it should have come by were dropped. reached: see pgsig_private.hear.
 WITH span AS MATERIALIZED (
     SELECT CASE WHEN here.same THEN %(s1)s::pg_snapshot ELSE pgsig_private.carried_over(%(s1)s::pg_snapshot, %(timeline)s) END AS s1,
            coalesce(CASE WHEN here.same THEN %(s2)s::pg_snapshot END, pgsig_private.here()) AS s2,
            CASE WHEN here.same THEN %(last)s::bigint ELSE 0 END AS last, here.timeline,
            (hashtextextended(%(namespace)s, 0) & 3)::smallint AS lane
       FROM (SELECT max(t.id) AS timeline, max(t.id) = %(timeline)s::bigint AS same FROM pgsig_private.timeline t) here
-), found AS (
-    SELECT s.* FROM span, LATERAL (
-        SELECT * FROM pgsig.signals a WHERE a.lane = span.lane AND a.xid >= pg_snapshot_xmax(span.s1)
-        UNION ALL
-        SELECT * FROM pgsig.signals b WHERE b.lane = span.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(span.s1)))
-    ) s
-     WHERE s.namespace = %(namespace)s AND pg_visible_in_snapshot(s.xid, span.s2) AND s.id + 0 > span.last AND s.key ~ %(pattern)s
-     ORDER BY s.id + 0 LIMIT %(most)s
+), late AS MATERIALIZED (
+    SELECT pgsig_private.missed(span.s1, span.s2, span.last, %(namespace)s, %(pattern)s) AS missed FROM span
 )
-SELECT span.s1::text, span.s2::text, span.timeline, pgsig_private.missed(span.s1, span.s2, span.last, %(namespace)s, %(pattern)s) AS missed,
-       f.id, f.key, f.subject, f.value::text, f.source, f.emitted_at, f.run_id
-  FROM span LEFT JOIN found f ON true ORDER BY f.id
+SELECT span.s1::text, span.s2::text, span.timeline, late.missed,
+       f.id, f.key, f.subject, f.value::text, f.source, f.emitted_at, f.run_id, f.reached
+  FROM span CROSS JOIN late LEFT JOIN LATERAL pgsig_private.hear(ARRAY[span.lane], span.s1, span.s2, span.last, %(most)s, %(pattern)s, %(namespace)s) f
+    ON span.s1 IS NOT NULL
+ ORDER BY f.id
 
 -- name: cursor_begin
 -- Where a listener begins anew: now, or with what is left.

@@ -92,18 +92,11 @@ SELECT (CASE WHEN here.same THEN %(s1)s::pg_snapshot ELSE pgsig_private.carried_
   FROM (SELECT max(t.id) AS timeline, max(t.id) = %(timeline)s::bigint AS same FROM pgsig_private.timeline t) here
 
 -- name: signals_between
--- What became visible between two snapshots, in order of position: late commits are in it, as in sql/api/20_take.sql.
--- UNION ALL and "+ 0" for the reasons given there.
-SELECT s.id, s.namespace, s.key, s.subject, left(s.value::text, %(chars)s) AS value, s.source, s.event_id, s.run_id, s.emitted_at, s.kind, s.depth
-  FROM (
-    SELECT * FROM pgsig.signals a WHERE a.lane = ANY ('{0,1,2,3}') AND a.xid >= pg_snapshot_xmax(%(s1)s::pg_snapshot)
-    UNION ALL
-    SELECT * FROM pgsig.signals b WHERE b.lane = ANY ('{0,1,2,3}') AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(%(s1)s::pg_snapshot)))
-  ) s
- WHERE pg_visible_in_snapshot(s.xid, %(s2)s::pg_snapshot) AND s.id + 0 > %(done)s
-   AND (%(regex)s::text IS NULL OR s.key ~ %(regex)s) AND (%(subject)s::text IS NULL OR s.subject = %(subject)s)
-   AND (%(source)s::text IS NULL OR s.source = %(source)s) AND (%(namespace)s::text IS NULL OR s.namespace = %(namespace)s)
- ORDER BY s.id + 0 LIMIT %(limit)s
+-- What became visible between two snapshots, in order of position: late commits are in it. See pgsig_private.hear.
+SELECT s.id, s.namespace, s.key, s.subject, left(s.value::text, %(chars)s) AS value, s.source, s.event_id, s.run_id, s.emitted_at, s.kind, s.depth,
+       s.reached
+  FROM pgsig_private.hear('{0,1,2,3}', %(s1)s::pg_snapshot, %(s2)s::pg_snapshot, %(done)s, %(limit)s,
+                          %(regex)s, %(namespace)s, %(subject)s, %(source)s) s
 
 -- name: keys_between
 -- Which keys the live pages let pulse: what became visible between two snapshots, at most 500 signals of it.

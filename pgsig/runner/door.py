@@ -158,13 +158,13 @@ class Door:
             )
         deadline = monotonic() + _wait(query)
         while True:
-            self.ears.listen()
+            rung = self.ears.rung
             with self._database.transaction() as connection:
                 found, cursor = in_job.signals_after(connection, grant.namespace, _expression(pattern), cursor)
             left = deadline - monotonic()
             if found or left <= 0 or self.closing or session.over:
                 return Raw(_signals_text(found, cursor))
-            self.ears.wait(min(left, self.settings.poll_seconds))
+            self.ears.wait(rung, min(left, self.settings.poll_seconds))
 
     def ready(self, session: Session, _: dict[str, str], __: Any) -> Any:
         session.said_ready = True

@@ -1,4 +1,4 @@
-"""Whether a job waits for signals. A runner that listens to them is woken by each that is emitted, just when
+"""Whether a job waits for signals. A runner that listens is woken whenever some were emitted, or, while workers are awake, taken: just when
 a worker, and perhaps a job, has something to do; so it listens only while somebody waits for some, and a minute longer."""
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -13,11 +14,14 @@ import pytest
 from pgsig.runner import ears as module
 from pgsig.runner.door import Door
 from pgsig.runner.ears import KEEP, Ears
+from pgsig.runner.lines import RUNS, SIGNALS, Lines
 from pgsig.runner.session import Session
+from pgsig.runner.waiting import Waker
 from pgsig.settings import Settings
 from pgsig.store.jobs import Grant
+from tests import support_jobs as do
 from tests.support import wait_for
-from tests.support_core import Background, Connection, one
+from tests.support_core import Background, Connection, Rings, awake, one, workers
 
 POLL = 30.0  # seconds: nothing here may come of polling
 
@@ -117,3 +121,47 @@ def test_who_waits_while_the_connection_is_away_looks_at_once_and_again_when_it_
         number = one(connection, "SELECT pgsig.emit('k')")
         opened.ears.listening(True)
         assert f'"id": {number}' in asked.result()
+
+
+def test_what_a_worker_announces_says_that_there_are_signals(
+    database: str, connection: Connection, tmp_path: Path
+) -> None:
+    lines, waker = Lines(do.settings(database, tmp_path), "here"), Waker()
+
+    def said(*channels: str) -> set[tuple[str, str]]:
+        for channel in (*channels, RUNS):
+            connection.execute(f"NOTIFY {channel}".encode())
+        heard: set[tuple[str, str]] = set()
+        while (RUNS, "") not in heard:
+            heard |= lines.wait(waker, POLL)
+        return heard - {(RUNS, "")}
+
+    try:
+        for listens in (True, False):
+            lines.listen(listens)
+            expected = {(SIGNALS, "")} if listens else set()
+            assert [said(channel) for channel in ("pgsig_signals", "pgsig_changes")] == [expected, expected]
+    finally:
+        lines.close()
+        waker.close()
+
+
+def test_a_job_hears_signals_while_a_worker_is_kept_awake(
+    database: str, connection: Connection, tmp_path: Path
+) -> None:
+    """Nobody rings then. What the worker announces has to do."""
+    operator = do.operator(connection, "listen", "streaming", python="tests.runner_jobs:listen")
+    chosen = do.settings(database, tmp_path, poll_seconds=POLL)
+    with do.running(chosen), workers(database, poll_seconds=POLL) as (worker,), Rings(database) as rings:
+        run = do.start(connection, operator)
+        wait_for(lambda: "listening" in do.output(connection, run))
+        with awake(database, worker):
+            silent = number = 0
+            while silent < 5:
+                number += 1
+                rings.since()
+                connection.execute("SELECT pgsig.emit('config.n', to_jsonb(%s))", [number])
+                wait_for(lambda: f"heard config.n {number}\n" in do.output(connection, run), 5)  # noqa: B023
+                silent += rings.since() == 0
+        do.stop(connection, run)
+        do.wait_state(connection, run, "stopped")

@@ -139,6 +139,57 @@ def workers(url: str, count: int = 1, **settings: Any) -> Iterator[list[WorkerPr
             worker.stop()
 
 
+class Rings:
+    """How often emitters have rung for a worker. url: of a database."""
+
+    def __init__(self, url: str) -> None:
+        self._listener = psycopg.connect(url, autocommit=True)
+        for channel in ("pgsig_signals", "test_end"):
+            self._listener.execute(f"LISTEN {channel}".encode())
+
+    def since(self) -> int:
+        """Those since the last call. Notifications come in the order of commits, so one of our own ends the wait."""
+        self._listener.execute("NOTIFY test_end")
+        for rung, heard in enumerate(self._listener.notifies(timeout=30)):
+            if heard.channel == "test_end":
+                return rung
+        raise AssertionError("the listener's own notification did not arrive")
+
+    def __enter__(self) -> Rings:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+
+@contextlib.contextmanager
+def awake(url: str, worker: WorkerProcess) -> Iterator[None]:
+    """Signals without end, each in a transaction of its own, that keep the only worker of a database from falling asleep."""
+    done = threading.Event()
+
+    def emitter() -> None:
+        with psycopg.connect(url, autocommit=True) as mine:
+            while not done.wait(0.002):
+                mine.execute("SELECT pgsig.emit('load')")
+
+    emits = Background(emitter)
+    try:
+        with psycopg.connect(url, autocommit=True) as connection:
+            wait_for(lambda: one(connection, AWAKE, worker.process.pid) == [AWAKE_LOCK], about="the worker to be awake")
+        yield
+    finally:
+        done.set()
+        emits.result()
+
+
+AWAKE_LOCK = 1002
+AWAKE = """
+    SELECT array_agg(k.objid::integer) FROM pg_locks k
+      JOIN pg_stat_activity a ON a.pid = k.pid JOIN pgsig_private.process p ON a.application_name = 'pgsig worker ' || p.name || ' (bell)'
+     WHERE p.pid = %s AND k.locktype = 'advisory' AND k.granted AND k.objid <> 1005
+"""
+
+
 class Background(Generic[T]):
     """A call in a thread: how a test lets one connection wait for another."""
 

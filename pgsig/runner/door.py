@@ -158,17 +158,15 @@ class Door:
             )
         deadline = monotonic() + _wait(query)
         while True:
-            self.ears.listen()
-            before = cursor
+            rung, before = self.ears.rung, cursor
             with self._database.transaction() as connection:
                 found, cursor = in_job.signals_after(connection, grant.namespace, _expression(pattern), cursor)
             left = deadline - monotonic()
             inside = ";" in before + cursor  # of a window: there may be more in it, or behind its end
             if found or (left <= 0 and not inside) or self.closing or session.over:
                 return Raw(_signals_text(found, cursor))
-            if inside:
-                continue
-            self.ears.wait(min(left, self.settings.poll_seconds))
+            if not inside:
+                self.ears.wait(rung, min(left, self.settings.poll_seconds))
 
     def ready(self, session: Session, _: dict[str, str], __: Any) -> Any:
         session.said_ready = True

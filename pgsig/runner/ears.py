@@ -1,5 +1,5 @@
-"""Whether a job waits for signals. A runner that listens to them is woken by each that is emitted, just when a worker, and perhaps a job,
-has something to do; so it listens only while somebody waits for some, and a minute longer."""
+"""Whether a job waits for signals. A runner that listens is woken whenever some were emitted, or, while workers are awake, taken: just when
+a worker, and perhaps a job, has something to do; so it listens only while somebody waits for some, and a minute longer."""
 
 from __future__ import annotations
 
@@ -7,48 +7,53 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 
-KEEP = 60.0  # seconds after the last job has asked for signals
-LISTENS_WITHIN = 1.0  # seconds for the thread that has the connection: where the database is away, polls have to do
+KEEP = 60.0  # seconds after the last job has waited for signals
 
 
 class Ears:
-    """Between the threads that answer jobs and the one that has the connection. wake: makes that one look at `wanted`."""
+    """Between the threads that answer jobs and the one that has the connection. wake: makes that one look at `wanted`.
+
+    rung: how often it rang. Who looks for signals reads it before, and waits with it after: nothing that is committed meanwhile is missed.
+    """
 
     wake: Callable[[], None]
 
     def __init__(self) -> None:
+        self.rung = 0
         self._bell = threading.Condition()
         self._until = float("-inf")
-        self._open = threading.Event()
+        self._open = False
 
     # ── for the threads that answer jobs ──
 
-    def listen(self) -> None:
-        """To be called before each look: a signal that is committed after this has returned rings."""
-        self._until = monotonic() + KEEP
-        if not self._open.is_set():
-            self.wake()
-            self._open.wait(LISTENS_WITHIN)
+    def wait(self, rung: int, seconds: float) -> None:
+        """Until it has rung more often than that, since signals may have arrived; at most so long, for a connection that is away.
 
-    def wait(self, seconds: float) -> None:
-        """Until signals may have arrived. A ring between the look and this is lost: `seconds` should not be many."""
+        Nobody waits for the connection to listen: once it does, it rings for what came before.
+        """
+        self._until = monotonic() + KEEP
+        if not self._open:
+            self.wake()
         with self._bell:
-            self._bell.wait(seconds)
+            self._bell.wait_for(lambda: self.rung != rung, seconds)
 
     # ── for the one that has the connection ──
 
     @property
     def wanted(self) -> bool:
-        """Whether to listen."""
+        """Whether to listen. To be followed by `listening`."""
+        if monotonic() < self._until:
+            return True
+        self._open = False  # who begins to wait from here on wakes; who began before is seen now
         return monotonic() < self._until
 
     def listening(self, does: bool) -> None:
-        if does:
-            self._open.set()
-        else:
-            self._open.clear()
+        begins, self._open = does and not self._open, does
+        if begins:
+            self.ring()
 
     def ring(self) -> None:
         """Signals may have arrived."""
         with self._bell:
+            self.rung += 1
             self._bell.notify_all()

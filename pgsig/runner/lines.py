@@ -15,7 +15,9 @@ from pgsig.store.origin import foreign_origin
 OUTAGE = (
     psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, Unavailable, SchemaMismatch, OSError,
 )  # fmt: skip
-RUNS, SIGNALS = "pgsig_runs", "pgsig_signals"
+RUNS, SIGNALS, CHANGES = "pgsig_runs", "pgsig_signals", "pgsig_changes"
+# Emitters ring only while every worker sleeps; one that is awake announces what it took. To a job both mean the same.
+OF_SIGNALS = (SIGNALS, CHANGES)
 QUEUED = "queued"  # what is said on RUNS where there is nothing but new runs
 
 
@@ -34,7 +36,7 @@ class Lines:
         try:
             self._listener.execute(f"LISTEN {RUNS}")
             # What comes in beside the answer of a statement.
-            self._listener.add_notify_handler(lambda notice: self._said.add((notice.channel, notice.payload)))
+            self._listener.add_notify_handler(lambda notice: self._hear(notice.channel, notice.payload))
             if settings.listen_url and settings.listen_url != settings.database_url:
                 # A pooler between us and the server cannot keep prepared statements for us.
                 self.work = connect(settings.database_url, name=f"runner {name} work", pooled=True)
@@ -59,14 +61,18 @@ class Lines:
         return said
 
     def listen(self, to_signals: bool) -> None:
-        """Whether SIGNALS is listened to, from here on."""
+        """Whether it is heard, from here on, that there are signals: as SIGNALS, whoever says so."""
         if to_signals != self.hears_signals:
-            self._listener.execute(f"{'LISTEN' if to_signals else 'UNLISTEN'} {SIGNALS}".encode())
+            for channel in OF_SIGNALS:
+                self._listener.execute(f"{'LISTEN' if to_signals else 'UNLISTEN'} {channel}".encode())
             self.hears_signals = to_signals
 
     def _collect(self) -> None:
         while notice := self._listener.pgconn.notifies():
-            self._said.add((notice.relname.decode(), notice.extra.decode()))
+            self._hear(notice.relname.decode(), notice.extra.decode())
+
+    def _hear(self, channel: str, what: str) -> None:
+        self._said.add((SIGNALS if channel in OF_SIGNALS else channel, what))
 
     def close(self) -> None:
         for connection in (self.work, self._listener):

@@ -54,6 +54,13 @@ def alone(shop: Workshop, asked: list[str], key: str, value: Json = None, subjec
     return asked[:]
 
 
+def together(shop: Workshop, asked: list[str]) -> list[str]:
+    """Evaluate the two signals that are there. Returns what was asked."""
+    asked.clear()
+    assert shop.engine.step().taken == 2
+    return asked[:]
+
+
 def test_the_second_of_a_key_takes_a_journey_less(shop: Workshop, asked: list[str]) -> None:
     shop.apply(op=A, other={"streaming": BATCH, "start": A})
     assert alone(shop, asked, "a", subject="one") == LONG
@@ -69,10 +76,11 @@ def test_several_at_once_lock_what_they_need(shop: Workshop, asked: list[str]) -
     shop.apply(op=A, other=B)
     alone(shop, asked, "a")
     signals = [shop.emit("b"), shop.emit("a")]
-    asked.clear()
-    assert shop.engine.step().taken == 2
-    assert asked == LONG
+    assert together(shop, asked) == LONG
     assert evidence(shop)[1:] == [[number] for number in signals]
+    shop.emit("nobodys")
+    shop.emit("a")  # with company, which may be locked for only later, and then crosswise
+    assert together(shop, asked) == LONG
     for _ in range(20):
         shop.emit("a")
     shop.evaluate()
@@ -84,19 +92,33 @@ def test_several_at_once_lock_what_they_need(shop: Workshop, asked: list[str]) -
     "condition",
     [
         {**A, "eq": 1}, {**A, "where": "$ == 1"}, {**A, "subject": ""}, {**A, "source": "x"}, {**A, "count": 2, "within": "1h"},
-        {"all": [A, {**A, "latest": True}]},
+        {"all": [A, {**A, "latest": True}]}, {**A, "by": "none"}, {**A, "shadow": True}, {**A, "max": "5/1h"},
     ],
 )  # fmt: skip
 def test_what_may_lead_to_nothing_is_not_expected(shop: Workshop, asked: list[str], condition: Json) -> None:
     shop.apply(op=condition, sure=A)
     for _ in range(2):
-        assert "take_and_lock" not in alone(shop, asked, "a", 1)
+        assert alone(shop, asked, "a", 1) == LONG
+
+
+def test_an_order_by_hand_is_not_expected(shop: Workshop, asked: list[str]) -> None:
+    """It leads to more than the rules that ask for its key."""
+    shop.apply(op=B, other={"signal": "manual.w.op"})
+    for _ in range(2):
+        shop.connection.execute("SELECT pgsig.act('w.op', 'START')")
+        asked.clear()
+        assert shop.engine.step().taken == 1
+        assert asked == LONG
+        assert shop.engine.expected == {}
+    assert [row[0] for row in shop.actions()] == ["op", "other"] * 2
 
 
 def test_new_rules_are_asked_for_anew(shop: Workshop, asked: list[str]) -> None:
     shop.apply(op=A)
     alone(shop, asked, "a")
     shop.apply(op=B, late=A)
+    alone(shop, asked, "c")
+    assert shop.engine.expected == {}
     assert alone(shop, asked, "a") == LONG
     assert [row[0] for row in shop.actions()] == ["op", "late"]
     assert alone(shop, asked, "a") == SHORT
@@ -140,17 +162,19 @@ def test_the_same_comes_of_it(shop: Workshop, database: str) -> None:
 def test_what_says_that_a_run_starts_is_no_company_unless_a_rule_asks_for_it(
     shop: Workshop, asked: list[str], key: str
 ) -> None:
-    shop.apply(op=A)
-    alone(shop, asked, "a")
-    for wanted in (SHORT, LONG):
+    """Neither for what is expected of its key from then on, nor for what is taken of one that is."""
+
+    def with_a_start() -> list[str]:
         start_signal(shop)
         shop.emit("a")
-        asked.clear()
-        assert shop.engine.step().taken == 2
-        assert asked == wanted
+        return together(shop, asked)
+
+    shop.apply(op=A)
+    for wanted in (SHORT, LONG):
+        found = [with_a_start(), with_a_start(), alone(shop, asked, "a"), with_a_start()]
+        assert found == [LONG, wanted, wanted, wanted]
         assert shop.actions()[-1][0] == "op"
         shop.apply(op=A, other={"streaming": BATCH, "start": B, "stop": {"signal": key}})
-        alone(shop, asked, "a")
 
 
 def test_a_signal_of_elsewhere_is_not_kept_waiting(shop: Workshop, asked: list[str]) -> None:

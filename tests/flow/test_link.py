@@ -173,26 +173,6 @@ def test_a_grant_is_given_back_where_it_breaks_off_before_it_reached_anybody(
     assert do.states(connection, run)[:2] == ["starting", "retrying"]
 
 
-def wants(ears: Ears) -> bool:
-    return ears.wanted
-
-
-def test_it_is_listened_to_signals_only_while_somebody_waits_for_some() -> None:
-    ears, woken = Ears(), threading.Event()
-    ears.wake = woken.set
-    assert wants(ears) is False
-    listener = threading.Thread(target=ears.listen)
-    listener.start()
-    wait_for(woken)
-    assert wants(ears) is True
-    ears.listening(True)
-    listener.join(10)
-    assert not listener.is_alive()
-    woken.clear()
-    ears.listen()  # again, at once
-    assert not woken.is_set()
-
-
 def test_more_requests_than_threads_stand_ready() -> None:
     """Each that comes finds a thread, however many wait inside; afterwards a few are kept, and none once it is stopped."""
     inside, go = threading.Semaphore(0), threading.Event()

@@ -37,7 +37,7 @@ format: $(READY) ## Format the code and repair what the linter can
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure throughput and latency
+bench: $(READY) ## Measure throughput and latency in five minutes; ARGS=--publish makes docs/bench anew, in about half an hour
 	$(BIN)/python -m tests.bench $(ARGS)
 
 soak: $(READY) ## 1,000 faults over 50,000 signals in half an hour, judged; ARGS='--seed 7 --minutes 60'

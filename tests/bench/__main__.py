@@ -1,13 +1,19 @@
-"""`python -m tests.bench`: measure latency, throughput and cost, beside peers and raw limits. Prints ratios first.
+"""`python -m tests.bench`: measure latency, throughput and cost, beside peers and raw limits. Prints ratios first, and last which goals are
+not met.
 
 --full [NAME …]  more, longer and larger: about an hour for all parts, or only these        --only NAME  a part of it; may be repeated
---publish      write docs/bench/result.{json,html}, the last published result
+--publish      write docs/bench/result.{json,html}, the last published result: what is a matter of size in full, the others quick
 --out FOLDER   write result.{json,html} there instead        PGSIG_BENCH_DSN  a server to measure instead of one of its own
+
+Exit code 1: a part could not be measured; or, with --full or --publish, a goal is not met. A quick run only tells which are not: it is
+short, and what else the machine does at that moment is in its figures.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import platform
 import signal
 import sys
 import time
@@ -15,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pgsig import __version__
-from tests.bench import clock, decide, drain, emit, held, history, latency, model, peers, runner, silent
+from tests.bench import clock, decide, drain, emit, facts, held, history, latency, model, peers, runner, silent
 from tests.bench.page import page
 from tests.bench.report import Report
 from tests.bench.server import Server, server
@@ -92,6 +98,9 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
 }
 
+# A large backlog, a long history, a snapshot held for minutes, ten thousand jobs: a quick run does not tell what these are there to tell.
+PUBLISHED = ("snapshot", "history", "runner")
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(
@@ -104,15 +113,22 @@ def main() -> int:
     given = parser.parse_args()
     # As Ctrl-C does, and not SystemExit: that is of one part alone. So the server and its folder go, too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if given.publish and (given.only or given.out):
+        parser.error("--publish writes one report of all parts: without --only and --out")
     large = set() if given.full is None else set(given.full or PARTS)
-    mode = (
-        "full"
-        if large == set(PARTS)
-        else ", ".join(["quick", *(f"full: {PARTS[name][0]}" for name in PARTS if name in large)])
-    )
-    report, begin, failed = Report(), time.monotonic(), False
+    large |= set(PUBLISHED) if given.publish else set()
+    report, begin, failed = Report(), time.monotonic(), list[str]()
     with server() as postgres:
-        report.describe_machine(postgres.version(), {"pgsig": __version__, **peers.installed(), "mode": mode})
+        report.describe({
+            "command": _command(given),
+            "mode": _mode(large),
+            "commit": facts.commit(),
+            "machine": facts.machine(),
+            **postgres.facts(),
+            "python": platform.python_version(),
+            "pgsig": __version__,
+            **facts.versions(),
+        })  # fmt: skip
         for name in given.only or PARTS:
             report.group, quick, full = PARTS[name]
             print(f"{time.monotonic() - begin:4.0f} s  {report.group}", file=sys.stderr, flush=True)
@@ -120,7 +136,7 @@ def main() -> int:
                 (full if name in large else quick)(postgres, report)
             except SystemExit as error:  # a part that cannot be measured here does not take the others along
                 report.note(f"not measured: {error}")
-                failed = True
+                failed.append(report.group)
     report.end(time.monotonic() - begin)
     print(report.text())
     folder = DOCS if given.publish else given.out
@@ -129,7 +145,27 @@ def main() -> int:
         report.write(folder / "result.json")
         (folder / "result.html").write_text(page(report), encoding="utf-8")
         print(f"\nwritten: {folder}/result.json, result.html")
-    return int(failed)
+    print(f"\nnot measured: {', '.join(failed)}" if failed else "")
+    print(report.summary())
+    return int(bool(failed or (large and report.unmet())))
+
+
+def _command(given: argparse.Namespace) -> str:
+    """How to have this report made anew."""
+    words = [f"--only {name}" for name in given.only or ()]
+    if given.full is not None:
+        words.append(" ".join(["--full", *given.full]))
+    if given.publish:
+        words.append("--publish")
+    words = [f'"{" ".join(words)}"'] if len(words) > 1 or " " in "".join(words) else words
+    server = ["PGSIG_BENCH_DSN=…"] if os.environ.get("PGSIG_BENCH_DSN") else []
+    return " ".join([*server, "make bench", *(f"ARGS={text}" for text in words)])
+
+
+def _mode(large: set[str]) -> str:
+    if large == set(PARTS):
+        return "full"
+    return ", ".join(["quick", *(f"full: {title}" for name, (title, *_) in PARTS.items() if name in large)])
 
 
 if __name__ == "__main__":

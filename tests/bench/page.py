@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from itertools import groupby
 
-from tests.bench.report import Figure, Report, short, sign, spread
+from tests.bench.report import BASIS, Figure, Report, basis, short, sign, spread
 
 STYLE = """
 :root { color-scheme: light dark; --bg: #fdfdfc; --ink: #1d232b; --dim: #66707c; --line: #e2e4e0;
@@ -30,6 +30,7 @@ def page(report: Report) -> str:
     about = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in report.about.items())
     rows = "".join(
         f'<tr><td>{escape(r.name)}</td><td class="n">{short(r.value)} {escape(r.unit)}</td><td class="n">{escape(r.goal)}</td>'
+        f'<td class="n dim">{basis(r)}</td><td class="n dim">{spread(r)}</td>'
         f'<td class="{ {True: "yes", False: "no", None: "dim"}[r.met] }">{sign(r.met)}</td></tr>'
         for r in report.ratios
     )
@@ -43,8 +44,9 @@ def page(report: Report) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>pgsig: benchmark</title><style>{STYLE}</style><h1>pgsig: benchmark</h1><dl>{about}</dl>"
-        "<p>Everything ran on one machine, on one Postgres with fsync on, in interleaved rounds. Trust the ratios: both sides of one "
-        "met the same noise.</p><h2>Ratios and goals</h2><div class=scroll><table><tr><th>what<th>measured<th>goal<th></tr>"
+        "<p>Everything ran on one machine, on one Postgres. Trust the ratios: both sides of one met the same noise. Beside each value "
+        f"stands of how much it is made ({escape(BASIS)}), and the least and the most of its rounds.</p><p>{escape(report.summary())}</p>"
+        "<h2>Ratios and goals</h2><div class=scroll><table><tr><th>what<th>measured<th>goal<th>of<th>rounds<th></tr>"
         f"{rows}</table></div>{''.join(parts)}</html>\n"
     )
 
@@ -59,16 +61,16 @@ def _plots(figures: list[Figure]) -> str:
 def _plot(unit: str, figures: list[Figure]) -> str:
     """A bar for the median of each figure, a dot for each of its rounds."""
     most = max(max(figure.rounds, default=figure.value) for figure in figures) or 1.0
-    scale = (WIDE - NAME - 110) / most
+    scale = (WIDE - NAME - 140) / most
     drawn = []
     for number, figure in enumerate(figures):
         y, end = number * ROW, NAME + max([figure.value, *figure.rounds]) * scale + 8
         drawn.append(
-            f"<g><title>{escape(figure.name)}: {short(figure.value)} {escape(unit)}, rounds {spread(figure) or short(figure.value)}</title>"
+            f"<g><title>{escape(figure.name)}: {short(figure.value)} {escape(unit)}, {basis(figure)} {spread(figure)}</title>"
             f'<text x="{NAME - 8}" y="{y + 16}" text-anchor="end">{escape(figure.name)}</text>'
             f'<rect x="{NAME}" y="{y + 5}" width="{max(1.0, figure.value * scale):.1f}" height="14" rx="2"/>'
             + "".join(f'<circle cx="{NAME + x * scale:.1f}" cy="{y + 12}" r="2.5"/>' for x in figure.rounds)
-            + f'<text class="dim" x="{end:.1f}" y="{y + 16}">{short(figure.value)}</text></g>'
+            + f'<text class="dim" x="{end:.1f}" y="{y + 16}">{short(figure.value)} · {basis(figure)}</text></g>'
         )
     height = len(figures) * ROW
     return (

@@ -16,9 +16,21 @@ from psycopg.conninfo import make_conninfo
 
 from pgsig.embedded import EmbeddedPostgres, find_binaries
 from pgsig.store.migrate import migrate
+from tests.bench.facts import disk
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 SETTINGS = {"shared_buffers": "512MB", "max_wal_size": "4GB", "checkpoint_timeout": "30min"}
+# No texts: those are names, places and addresses.
+CHANGED = """
+SELECT name, current_setting(name) FROM pg_settings
+ WHERE source NOT IN ('default', 'override', 'client', 'session') AND setting IS DISTINCT FROM boot_val AND name <> 'port'
+   AND (vartype <> 'string' OR name = 'shared_preload_libraries') ORDER BY name
+"""
+# Its folder, where one may know it; and whether the server is on this machine.
+DATA = """
+SELECT (SELECT setting FROM pg_settings WHERE name = 'data_directory'),
+       coalesce(inet_server_addr() <<= '127.0.0.0/8' OR inet_server_addr() = '::1', true)
+"""
 
 
 class Server:
@@ -42,13 +54,20 @@ class Server:
             finally:
                 admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
-    def version(self) -> str:
+    def facts(self) -> dict[str, str]:
+        """Its version, its settings as far as they are not the defaults, and what its data lies on."""
         with psycopg.connect(self.address) as connection:
-            row = connection.execute(
-                "SELECT current_setting('server_version') || ', fsync ' || current_setting('fsync')"
-            ).fetchone()
-        assert row is not None
-        return str(row[0])
+            (number, fsync), *_ = connection.execute(
+                "SELECT current_setting('server_version'), current_setting('fsync')"
+            )
+            settings = ", ".join(f"{name} = {value}" for name, value in connection.execute(CHANGED))
+            (folder, here), *_ = connection.execute(DATA)
+        beside = here and folder is not None and Path(folder).exists()
+        return {
+            "postgres": f"{number}, fsync {fsync}",
+            "settings": settings or "all as they come",
+            "data folder": disk(Path(folder)) if beside else "not known",
+        }
 
 
 @contextmanager

@@ -73,8 +73,8 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "silent": (
         "no NOTIFY arrives",
-        lambda s, r: silent.dropped(s, r, events=16),
-        lambda s, r: silent.dropped(s, r, events=300),
+        lambda s, r: silent.dropped(s, r, rounds=5, events=16),
+        lambda s, r: silent.dropped(s, r, rounds=9, events=60),
     ),
     "idle": (
         "an idle worker",

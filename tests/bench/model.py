@@ -103,13 +103,13 @@ class _Meter:
     def __init__(self, log: Connection, measured: Connection) -> None:
         self.log, self.pid = log, measured.info.backend_pid
         self.lsn = self._lsn()
-        self.begin, self.worker, self.server = time.perf_counter(), time.process_time(), _busy(self.pid)
+        self.begin, self.worker, self.server = time.perf_counter(), time.process_time(), busy(self.pid)
 
     def cost(self, signals: int, steps: int) -> Cost:
         wall, worker, server = (
             time.perf_counter() - self.begin,
             time.process_time() - self.worker,
-            _busy(self.pid) - self.server,
+            busy(self.pid) - self.server,
         )
         row = self.log.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), %s)", [self.lsn]).fetchone()
         assert row is not None
@@ -127,6 +127,7 @@ class _Meter:
         return str(row[0])
 
 
-def _busy(pid: int) -> float:
-    """Seconds that a process has had a processor, by the scheduler's own clock."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="utf-8").split()[0]) / 1e9
+def busy(pid: int) -> float:
+    """Seconds that the threads of a process have had a processor, by the scheduler's own clock, which knows nanoseconds."""
+    tasks = Path("/proc", str(pid), "task").glob("*/schedstat")
+    return sum(int(path.read_text(encoding="utf-8").split()[0]) for path in tasks) / 1e9

@@ -38,8 +38,8 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "peers": (
         "beside peers",
-        lambda s, r: peers.measure(s, r, rounds=5, others=3, events=8, factor=1),
-        lambda s, r: peers.measure(s, r, rounds=9, others=9, events=300, factor=5),
+        lambda s, r: peers.measure(s, r, rounds=5, events=8, factor=1),
+        lambda s, r: peers.measure(s, r, rounds=9, events=60, factor=5),
     ),
     "emit": (
         "emit, one row a commit",
@@ -83,8 +83,8 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "runner": (
         "a runner",
-        lambda s, r: runner.measure(s, r, rounds=5, starts=10, jobs=1_000, drains=2),
-        lambda s, r: runner.measure(s, r, rounds=5, starts=80, jobs=10_000, drains=3),
+        lambda s, r: runner.measure(s, r, rounds=5, starts=10, jobs=200, beside=False),
+        lambda s, r: runner.measure(s, r, rounds=5, starts=80, jobs=10_000, beside=True),
     ),
     "clock": (
         "a clock",

@@ -10,18 +10,24 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
-from tests.bench import drain
+from tests.bench import drain, facts
 from tests.bench.report import Report, paired, percentile
 from tests.bench.server import Server, connect
 from tests.support_core import operator
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 600  # seconds
+FIRST = 2  # jobs of each worker, not counted: it has just begun
+
+Ask = Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -34,43 +40,58 @@ class Peer:
     goal: str = ""
     environment: tuple[tuple[str, str], ...] = ()
 
-    def start(self, address: str, *words: object) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", f"tests.bench.peer.{self.module}", address, *map(str, words)],
-            cwd=ROOT, env={**os.environ, **dict(self.environment)}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    @contextmanager
+    def process(self, address: str) -> Iterator[Ask]:
+        """A process of it, and how it is asked: a word and its numbers, and the answer."""
+        environment = {**os.environ, **dict(self.environment)}
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"tests.bench.peer.{self.module}", address], cwd=ROOT, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        asked, told = process.stdin, process.stdout
+        assert asked is not None
+        assert told is not None
 
-    def call(self, address: str, *words: object) -> str:
-        process = self.start(address, *words)
-        said = _said(process)
-        if process.returncode:
-            raise SystemExit(f"{self.name}: {words[0]} failed; try it: python -m tests.bench.peer.{self.module}")
-        return said
+        def ask(*words: object) -> Any:
+            """Without words: the next answer."""
+            late = threading.Timer(PATIENCE, process.kill)
+            late.start()
+            try:
+                if words:
+                    asked.write(" ".join(map(str, words)) + "\n")
+                    asked.flush()
+                if line := told.readline():
+                    return json.loads(line)
+            except BrokenPipeError:
+                pass
+            finally:
+                late.cancel()
+            raise SystemExit(f"{self.name}: {words} failed; try it: python -m tests.bench.peer.{self.module}")
+
+        try:
+            yield ask
+        finally:
+            process.kill()
+            process.communicate()
 
 
 PEERS = (
     Peer("PgQueuer", "pgqueuer", 4000, "≥ 3"),
     Peer("procrastinate", "procrastinate", 300, "≥ 20"),
-    Peer("DBOS, polls each 1 s", "dbos", 600),
-    Peer("DBOS, polls each 10 ms", "dbos", 600, environment=(("BENCH_DBOS_POLL", "0.01"),)),
+    Peer("DBOS, polls each 1 s", "dbos", 400),
+    Peer("DBOS, polls each 10 ms", "dbos", 400, environment=(("BENCH_DBOS_POLL", "0.01"),)),
 )
 
 
-def installed() -> dict[str, str]:
-    """The peers that are there, with their versions."""
-    found = {}
-    for name in sorted({peer.module for peer in PEERS}):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def installed() -> list[Peer]:
+    versions = facts.versions()
+    return [peer for peer in PEERS if peer.module in versions]
 
 
-def measure(server: Server, report: Report, *, rounds: int, others: int, events: int, factor: int) -> None:
-    """others: rounds of the peers that no goal names."""
-    there = [peer for peer in PEERS if peer.module in installed()]
-    if missing := {peer.module for peer in PEERS} - set(installed()):
+def measure(server: Server, report: Report, *, rounds: int, events: int, factor: int) -> None:
+    """events: of each round and peer, for its latency."""
+    there = installed()
+    if missing := {peer.module for peer in PEERS} - {peer.module for peer in there}:
         report.note(f"not installed: {', '.join(sorted(missing))} (pip install 'pgsig[bench]')")
     with ExitStack() as stack:
         own: dict[str, str] = {}
@@ -78,59 +99,45 @@ def measure(server: Server, report: Report, *, rounds: int, others: int, events:
             own[name] = stack.enter_context(server.database())
             with connect(own[name]) as connection:
                 operator(connection, "o", ("START", {"signal": "load"}), kind=kind)
-        theirs = {peer: stack.enter_context(server.database(bare=True)) for peer in there}
-        for peer, address in theirs.items():
-            peer.call(address, "install")
-        rates: dict[str, list[float]] = {}
+        theirs: dict[Peer, tuple[Ask, Ask]] = {}
+        for peer in there:
+            address = stack.enter_context(server.database(bare=True))
+            ask, send = (stack.enter_context(peer.process(address)) for _ in range(2))
+            ask("install")
+            theirs[peer] = ask, send
+        rates = defaultdict[str, list[float]](list)
+        late = defaultdict[Peer, list[list[float]]](list)
         for turn in range(rounds):
             for name, address in own.items():
                 jobs = 10_000 * factor
                 with connect(address) as log:
                     drain.fill(log, jobs, "'s' || i % 100" if name == "an action each" else f"'{turn}-' || i")
-                rates.setdefault(f"pgsig, {name}", []).append(drain.drain(address, jobs))
-            for peer, address in theirs.items():
-                if turn >= others and not peer.goal:
-                    continue
-                took = float(peer.call(address, "round", peer.jobs * factor))
-                rates.setdefault(peer.name, []).append(peer.jobs * factor / took)
-        for name, found in rates.items():
-            report.figure(f"drain: {name}", found, "a second")
-        for peer in there:
-            found = rates[peer.name]
-            for name in own:
-                report.ratio(
-                    f"drain, {name}: pgsig / {peer.name}",
-                    paired(rates[f"pgsig, {name}"][: len(found)], found),
-                    peer.goal if name == "an action each" else "",
-                )
-        for peer, address in theirs.items():
-            times = _latencies(peer, address, events)
-            for label, part in (("p50", 0.5), ("p99", 0.99)):
-                report.figure(f"enqueue to start, {peer.name}, {label}", [percentile(times, part) * 1e3], "ms")
+                rates[f"pgsig, {name}"].append(drain.drain(address, jobs))
+            for peer, (ask, _) in theirs.items():
+                ask("fill", peer.jobs * factor)
+                rates[peer.name].append(peer.jobs * factor / float(ask("drain", peer.jobs * factor)))
+            for peer, (ask, send) in theirs.items():
+                late[peer].append(_latencies(ask, send, events))
+    for name, found in rates.items():
+        report.figure(f"drain: {name}", found, "a second")
+    for peer in there:
+        for name in own:
+            report.ratio(
+                f"drain, {name}: pgsig / {peer.name}",
+                paired(rates[f"pgsig, {name}"], rates[peer.name]),
+                peer.goal if name == "an action each" else "",
+            )
+        report.figure(f"enqueue to start, {peer.name}, p50", [percentile(times, 0.5) for times in late[peer]], "ms")
+        report.pooled(f"enqueue to start, {peer.name}, p99", late[peer], 0.99, "ms")
     report.note(
         "an action of pgsig is a decision on record (here about a service that runs already); a job of a peer is claimed, does nothing and "
         "is finished. A run is what a runner will execute: to be claimed and reported, it costs pgsig more than is counted here."
     )
 
 
-def _latencies(peer: Peer, address: str, events: int) -> list[float]:
-    worker = peer.start(address, "work", events)
-    try:
-        assert worker.stdout is not None
-        if worker.stdout.readline() != "ready\n":
-            raise SystemExit(f"{peer.name}: its worker does not begin")
-        peer.call(address, "send", events)
-        return [float(x) for x in json.loads(_said(worker))]
-    finally:
-        worker.kill()
-        worker.wait()
-
-
-def _said(process: subprocess.Popen[str]) -> str:
-    try:
-        said, _ = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-        raise
-    return (said.strip().splitlines() or [""])[-1]
+def _latencies(work: Ask, send: Ask, events: int) -> list[float]:
+    """Milliseconds from before each enqueue until the job begins."""
+    if work("work", events + FIRST) != "ready":
+        raise SystemExit("a peer's worker does not begin")
+    send("send", events + FIRST)
+    return [float(seconds) * 1e3 for seconds in work()][FIRST:]

@@ -1,13 +1,14 @@
-"""RUNNER: how soon a job begins, and how many short ones end in a second. One runner, a process of its own, capacity 16.
+"""RUNNER: how soon a job begins, and how many short ones end in a second. One runner, a process of its own, with its defaults.
 
 Python callable: from before the COMMIT that records a START until the first line of the callable looks at the clock. In between: that
 commit, the notification, the claim with its commit, the run's folder, the fork. Idle before each. The same with `warm: false`.
 Command: from when the runner's supervisor takes the grant, before the run's folder is made, until the program's first act; against Popen of
 the same command line with the same environment, a session and an output file by this process, until the same act, which prints the time.
 Short jobs: runs of a callable that does nothing stand in line, each a START of its own instance; from the first claim to the last end, as
-the database has them. Each is a process, with environment, log, state signals and exit code. Once as above, once with capacity 64 and
-PGSIG_PRELOAD. Beside it fork, exit and wait alone, two at a time: the limit of a process for each. Peers drain as many no-ops at their own
-best settings: they call a function in their worker's process.
+the database has them. Each is a process, with environment, log, state signals and exit code. By a runner with its defaults, and by one with
+capacity 64 whose PGSIG_PRELOAD names the jobs' module. Beside it fork, exit and wait alone, two at a time: the limit of a process for each.
+Peers drain as many no-ops at their own best settings: they call a function in their worker's process. Of the few of a quick run most of
+the time would be their beginning, so they are left out there.
 """
 
 from __future__ import annotations
@@ -19,50 +20,55 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
 from pathlib import Path
+from statistics import median
 
 from psycopg.types.json import Jsonb
 
 from pgsig.runner.place import surroundings
 from tests import support_jobs as do
 from tests.bench import peers, runner_chain
+from tests.bench.peers import Ask, Peer
 from tests.bench.report import Report, paired, percentile
+from tests.bench.runner_chain import PRELOADED
 from tests.bench.server import Connection, Server, connect
 
-PLAIN = {"PGSIG_CAPACITY": "16"}
+# What is not a default of the runner; a runner's own spool is no matter of speed.
+PLAIN: Mapping[str, str] = {}
 WIDE = {"PGSIG_CAPACITY": "64", "PGSIG_PRELOAD": "tests.bench.runner_job"}
+PEERS = ("pgqueuer", "procrastinate")
 
 
-def measure(server: Server, report: Report, *, rounds: int, starts: int, jobs: int, drains: int) -> None:
-    """starts: of a round. drains: how often `jobs` of them are drained; by the runner with capacity 16 a thousand at most, once."""
-    _peers(server, report, jobs)
-    with tempfile.TemporaryDirectory(prefix="pgsig-bench-") as name:
-        folder = Path(name)
-        with server.database() as address, connect(address) as c, _runner(address, folder):
-            _starts(report, c, folder, rounds, starts)
-            _commands(report, c, folder, rounds, starts)
-            few = min(jobs, 1_000)
-            plain = list(_drains(c, 1, few))
-        with server.database() as address, connect(address) as c, _runner(address, folder, WIDE):
-            runner_chain.measure(report, address, folder, rounds=rounds, chains=starts, rest=_rest)
-            both = [(rate, _bare_forks(jobs)) for rate in _drains(c, drains, jobs)]
-    wide, bare = zip(*both, strict=True)
-    name = "short jobs, pgsig: a warm process for each"
-    report.figure("fork, exit, wait, with the fork server's modules, two at a time", bare, "a second")
-    report.figure(f"{few:,} {name}, capacity 16, which imports its module", plain, "jobs/s")
-    found = report.figure(f"{jobs:,} {name}, capacity 64, its module preloaded", wide, "jobs/s")
-    report.ratio(f"{jobs:,} short jobs, a warm process for each, in a second", found, "", "jobs")
-    report.ratio("short jobs / bare fork, exit, wait: the limit of a process for each", paired(wide, bare))
+def measure(server: Server, report: Report, *, rounds: int, starts: int, jobs: int, beside: bool) -> None:
+    """starts: of a round. jobs: drained in each; a thousand at most by the runner with its defaults. beside: by peers, too."""
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pgsig-bench-")))
+        addresses = {}
+        connections = {}
+        for name, given in ("plain", PLAIN), ("wide", WIDE):
+            addresses[name] = stack.enter_context(server.database())
+            connections[name] = stack.enter_context(connect(addresses[name]))
+            stack.enter_context(_runner(addresses[name], folder / name, given))
+        _starts(report, connections["plain"], folder / "plain", rounds, starts)
+        _commands(report, connections["plain"], folder / "plain", rounds, starts)
+        runner_chain.measure(
+            report,
+            {"defaults": addresses["plain"], PRELOADED: addresses["wide"]},
+            folder, rounds=rounds, chains=starts, rest=_rest,
+        )  # fmt: skip
+        _drains(server, report, connections, rounds, jobs, peers.installed() if beside else [])
 
 
 @contextlib.contextmanager
-def _runner(address: str, folder: Path, given: Mapping[str, str] = PLAIN) -> Iterator[None]:
+def _runner(address: str, folder: Path, given: Mapping[str, str]) -> Iterator[None]:
     env = {
         **os.environ, "PYTHONPATH": str(do.ROOT), "DATABASE_URL": address, "PGSIG_SPOOL": str(folder / "spool"),
         "GRANTS": str(folder / "grants"), **given,
     }  # fmt: skip
+    folder.mkdir()
     process = subprocess.Popen([sys.executable, "-m", "tests.bench.runner_process"], env=env)
     try:
         yield
@@ -89,15 +95,13 @@ def _starts(report: Report, c: Connection, folder: Path, rounds: int, starts: in
         commits.append([_commit(c) for _ in range(starts)])
         for kind, times in took.items():
             n = starts if kind == "warm" else max(5, starts // 5)
-            times.append([_begin(c, operators[kind], f"s{next(subjects)}", stamps) for _ in range(n)])
+            times.append([_begin(c, operators[kind], f"s{next(subjects)}", stamps) * 1e3 for _ in range(n)])
     report.figure("one small commit, of which a start has two, p50", [percentile(r, 0.5) * 1e3 for r in commits], "ms")
     for kind, times in took.items():
-        for name, part in (("p50", 0.5), ("p99", 0.99)):
-            found = report.figure(
-                f"START recorded to first line, {kind}, {name}", [percentile(r, part) * 1e3 for r in times], "ms"
-            )
-            if (kind, name) == ("warm", "p50"):
-                report.ratio("START recorded to first line of a Python callable, warm, p50", found, "≤ 10", "ms")
+        found = report.figure(f"START recorded to first line, {kind}, p50", [percentile(r, 0.5) for r in times], "ms")
+        report.pooled(f"START recorded to first line, {kind}, p99", times, 0.99, "ms")
+        if kind == "warm":
+            report.ratio("START recorded to first line of a Python callable, warm, p50", found, "≤ 10", "ms")
 
 
 def _commit(c: Connection) -> float:
@@ -106,19 +110,6 @@ def _commit(c: Connection) -> float:
     begin = time.monotonic()
     c.execute("SELECT pg_logical_emit_message(true, 'bench', 'x')")
     return time.monotonic() - begin
-
-
-def _peers(server: Server, report: Report, jobs: int) -> None:
-    """The same number of no-ops, where they are installed."""
-    for peer in peers.PEERS:
-        if peer.module in ("pgqueuer", "procrastinate") and peer.module in peers.installed():
-            with server.database(bare=True) as address:
-                peer.call(address, "install")
-                peer.call(address, "fill", jobs)
-                took = float(peer.call(address, "drain", jobs))
-                report.figure(
-                    f"{jobs:,} short jobs, {peer.name}: a function call in its worker", [jobs / took], "jobs/s"
-                )
 
 
 def _begin(c: Connection, operator: int, subject: str, stamps: Path) -> float:
@@ -165,11 +156,10 @@ def _commands(report: Report, c: Connection, folder: Path, rounds: int, starts: 
                 do.wait_state(c, run, "succeeded", timeout=30)
                 granted = _stamp(folder / "grants", run)
                 ours[-1].append(float(do.output(c, run)) - granted)
-        least = report.figure(
-            f"bare spawn to its first act, {name}, p50", [percentile(r, 0.5) * 1e3 for r in bare], "ms"
-        )
-        took = report.figure(f"grant to first act, {name}, p50", [percentile(r, 0.5) * 1e3 for r in ours], "ms")
-        report.ratio(f"start of a command ({name}): runner / bare spawn, p50", took / least, "≤ 1.5")
+        limits, took = ([percentile(times, 0.5) * 1e3 for times in side] for side in (bare, ours))
+        report.figure(f"bare spawn to its first act, {name}, p50", limits, "ms")
+        report.figure(f"grant to first act, {name}, p50", took, "ms")
+        report.ratio(f"start of a command ({name}): runner / bare spawn, p50", paired(took, limits), "≤ 1.5")
 
 
 def _bare(line: list[str], output: Path) -> float:
@@ -184,12 +174,44 @@ def _bare(line: list[str], output: Path) -> float:
     return float(output.read_text()) - begin
 
 
-def _drains(c: Connection, rounds: int, jobs: int) -> Iterator[float]:
-    """Jobs that end in a second, round by round."""
+def _drains(
+    server: Server,
+    report: Report,
+    connections: Mapping[str, Connection],
+    rounds: int,
+    jobs: int,
+    beside: Iterable[Peer],
+) -> None:
     target = "tests.bench.runner_job:nothing"
-    _drain(c, do.operator(c, "warm-up", python=target), 50)
-    for number in range(rounds):
-        yield _drain(c, do.operator(c, f"nothing{number}", python=target), jobs)
+    few = min(jobs, 1_000)
+    named = {
+        "plain": f"{few:,} short jobs, pgsig: a warm process for each, defaults (capacity 16, a job imports its module)",
+        "wide": f"{jobs:,} short jobs, pgsig: a warm process for each, {PRELOADED}",
+    }
+    bare = "fork, exit, wait, with the fork server's modules, two at a time"
+    rates = defaultdict[str, list[float]](list)
+    with contextlib.ExitStack() as stack:
+        theirs: dict[str, Ask] = {}
+        for peer in beside:
+            if peer.module in PEERS:
+                ask = stack.enter_context(peer.process(stack.enter_context(server.database(bare=True))))
+                ask("install")
+                theirs[f"{jobs:,} short jobs, {peer.name}: a function call in its worker"] = ask
+        for c in connections.values():
+            _drain(c, do.operator(c, "warm-up", python=target), 50)
+        for number in range(rounds):
+            for name, c in connections.items():
+                operator = do.operator(c, f"nothing{number}", python=target)
+                rates[named[name]].append(_drain(c, operator, few if name == "plain" else jobs))
+            rates[bare].append(_bare_forks(jobs))
+            for name, ask in theirs.items():
+                ask("fill", jobs)
+                rates[name].append(jobs / float(ask("drain", jobs)))
+    for name, found in rates.items():
+        report.figure(name, found, "a second" if name == bare else "jobs/s")
+    wide = rates[named["wide"]]
+    report.ratio(f"{jobs:,} short jobs in a second, a warm process for each, {PRELOADED}", median(wide), "", "jobs")
+    report.ratio("short jobs / bare fork, exit, wait: the limit of a process for each", paired(wide, rates[bare]))
 
 
 def _bare_forks(jobs: int) -> float:

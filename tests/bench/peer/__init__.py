@@ -1,11 +1,12 @@
 """Other job systems on Postgres, each behind the same five words and in a process of its own.
 
-`python -m tests.bench.peer.NAME ADDRESS WORD [N]`
+`python -m tests.bench.peer.NAME ADDRESS` reads words, a line each, and answers each with a line of JSON: to be started takes many of them
+longer than a round. Or a single one, from a shell: `python -m tests.bench.peer.NAME ADDRESS WORD [N]`.
 
-install    make its tables                 fill N   put N jobs that do nothing into its queue
-round N    fill and drain, in one process
-drain N    work until N are done: prints the seconds that this took, from the moment at which it is ready to begin
-work N     wait for jobs that come one by one: prints "ready", then a list of N latencies from enqueue to start, in seconds
+install    make its tables
+fill N     put N jobs that do nothing into its queue
+drain N    work until N are done: the seconds that this took, from the moment at which it is ready to begin
+work N     wait for jobs that come one by one: says "ready", then the N latencies from enqueue to start, in seconds
 send N     enqueue N jobs, 45 to 65 ms apart, each with the time in it
 """
 
@@ -20,14 +21,20 @@ from urllib.parse import quote
 
 from psycopg.conninfo import conninfo_to_dict
 
+_answers = sys.stdout
+
 
 def main(words: dict[str, Callable[[str, int], object]]) -> None:
-    address, word, *more = sys.argv[1:]
-    said: object = None
-    for one in ("fill", "drain") if word == "round" else (word,):
-        said = words[one](_url(address), int(more[0]) if more else 0)
-    if said is not None:
-        print(json.dumps(said), flush=True)
+    sys.stdout = sys.stderr  # whatever else is printed is no answer
+    given, *more = sys.argv[1:]
+    address = _url(given)
+    for line in [" ".join(more)] if more else sys.stdin:
+        word, *number = line.split()
+        say(words[word](address, int(number[0]) if number else 0))
+
+
+def say(what: object) -> None:
+    print(json.dumps(what), file=_answers, flush=True)
 
 
 def _url(address: str) -> str:

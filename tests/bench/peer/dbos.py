@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from dbos import DBOS, DBOSClient
 
-from tests.bench.peer import main, now, pause
+from tests.bench.peer import main, now, pause, say
 
 POLL = float(os.environ.get("BENCH_DBOS_POLL", "1.0"))
 PATIENCE = 300
@@ -67,7 +67,7 @@ def _drain(address: str, number: int) -> float:
 def _work(address: str, number: int) -> list[float]:
     found: list[float] = []
     ended = _launch(address, number, found)
-    print("ready", flush=True)
+    say("ready")
     assert ended.wait(PATIENCE)
     DBOS.destroy()
     return found

@@ -12,7 +12,7 @@ from pgqueuer.models import Job
 from pgqueuer.queries import Queries
 from pgqueuer.types import QueueExecutionMode
 
-from tests.bench.peer import main, now, pause
+from tests.bench.peer import main, now, pause, say
 
 CONSUMERS, BATCH = 2, 100
 
@@ -63,7 +63,7 @@ async def _work(address: str, number: int) -> list[float]:
         if len(found) == number:
             consumer.shutdown.set()
 
-    print("ready", flush=True)
+    say("ready")
     await consumer.run(batch_size=10, mode=QueueExecutionMode.continuous)
     return found
 

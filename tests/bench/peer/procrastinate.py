@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from procrastinate import App, PsycopgConnector
 from procrastinate.types import JSONValue
 
-from tests.bench.peer import main, now, pause
+from tests.bench.peer import main, now, pause, say
 
 
 def _app(address: str) -> App:
@@ -67,7 +67,7 @@ async def _work(address: str, number: int) -> list[float]:
     app.task(queue="q", name="noop")(noop)
     async with app.open_async():
         working = asyncio.create_task(_run(app, wait=True))
-        print("ready", flush=True)
+        say("ready")
         await ended.wait()
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)

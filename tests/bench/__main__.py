@@ -43,7 +43,7 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "emit": (
         "emit, one row a commit",
-        lambda s, r: emit.measure(s, r, rounds=5, seconds=0.35),
+        lambda s, r: emit.measure(s, r, rounds=5, seconds=1),
         lambda s, r: emit.measure(s, r, rounds=9, seconds=5),
     ),
     "drain": (

@@ -63,7 +63,7 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "rules": (
         "rules in the pure core",
-        lambda _, r: decide.measure(r, rounds=7, signals=10_000, most_rules=100_000),
+        lambda _, r: decide.measure(r, rounds=5, signals=10_000, most_rules=100_000),
         lambda _, r: decide.measure(r, rounds=15, signals=20_000, most_rules=100_000),
     ),
     "history": (
@@ -78,7 +78,7 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "idle": (
         "an idle worker",
-        lambda s, r: silent.cost(s, r, seconds=1.6, rounds=5),
+        lambda s, r: silent.cost(s, r, seconds=2, rounds=5),
         lambda s, r: silent.cost(s, r, seconds=20, rounds=9),
     ),
     "runner": (
@@ -88,8 +88,8 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "clock": (
         "a clock",
-        lambda s, r: clock.measure(s, r, seconds=4, many=10_000, changes=8),
-        lambda s, r: clock.measure(s, r, seconds=200, many=10_000, changes=50),
+        lambda s, r: clock.measure(s, r, rounds=5, seconds=0.8, many=10_000, changes=8, instants=3),
+        lambda s, r: clock.measure(s, r, rounds=9, seconds=22, many=10_000, changes=50, instants=9),
     ),
     "model": (
         "the model of docs/scaling.md",

@@ -23,7 +23,7 @@ svg { width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px syste
 rect { fill: var(--bar); } circle { fill: var(--dot); fill-opacity: .55; } line { stroke: var(--line); }
 """
 
-NAME, WIDE, ROW = 300, 860, 24  # pixels: the column of names, the whole drawing, a row
+WIDE, ROW, LETTER = 860, 24, 6.2  # pixels: the whole drawing, a row, a letter of a name
 
 
 def page(report: Report) -> str:
@@ -61,19 +61,20 @@ def _plots(figures: list[Figure]) -> str:
 def _plot(unit: str, figures: list[Figure]) -> str:
     """A bar for the median of each figure, a dot for each of its rounds."""
     most = max(max(figure.rounds, default=figure.value) for figure in figures) or 1.0
-    scale = (WIDE - NAME - 140) / most
+    start = 8 + round(LETTER * max(len(figure.name) for figure in figures))
+    scale = (WIDE - start - 140) / most
     drawn = []
     for number, figure in enumerate(figures):
-        y, end = number * ROW, NAME + max([figure.value, *figure.rounds]) * scale + 8
+        y, end = number * ROW, start + max([figure.value, *figure.rounds]) * scale + 8
         drawn.append(
             f"<g><title>{escape(figure.name)}: {short(figure.value)} {escape(unit)}, {basis(figure)} {spread(figure)}</title>"
-            f'<text x="{NAME - 8}" y="{y + 16}" text-anchor="end">{escape(figure.name)}</text>'
-            f'<rect x="{NAME}" y="{y + 5}" width="{max(1.0, figure.value * scale):.1f}" height="14" rx="2"/>'
-            + "".join(f'<circle cx="{NAME + x * scale:.1f}" cy="{y + 12}" r="2.5"/>' for x in figure.rounds)
+            f'<text x="{start - 8}" y="{y + 16}" text-anchor="end">{escape(figure.name)}</text>'
+            f'<rect x="{start}" y="{y + 5}" width="{max(1.0, figure.value * scale):.1f}" height="14" rx="2"/>'
+            + "".join(f'<circle cx="{start + x * scale:.1f}" cy="{y + 12}" r="2.5"/>' for x in figure.rounds)
             + f'<text class="dim" x="{end:.1f}" y="{y + 16}">{short(figure.value)} · {basis(figure)}</text></g>'
         )
     height = len(figures) * ROW
     return (
         f'<p class="dim">{escape(unit)}</p><svg viewBox="0 0 {WIDE} {height}" role="img" aria-label="{escape(unit)}">'
-        f'<line x1="{NAME}" y1="0" x2="{NAME}" y2="{height}"/>{"".join(drawn)}</svg>'
+        f'<line x1="{start}" y1="0" x2="{start}" y2="{height}"/>{"".join(drawn)}</svg>'
     )

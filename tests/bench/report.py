@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from math import ceil
 from pathlib import Path
 from statistics import median
 
@@ -142,7 +143,7 @@ class Report:
 
 def percentile(values: Sequence[float], part: float) -> float:
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * part))]
+    return ordered[max(0, ceil(len(ordered) * part) - 1)]
 
 
 def paired(found: Sequence[float], other: Sequence[float]) -> list[float]:

@@ -40,7 +40,6 @@ class Wire:
 
     def __init__(self, connection: Connection) -> None:
         self._pgconn = connection.pgconn
-        self._rollback = connection.rollback
         # Behind a pooler the next statement may come to another server connection, where a prepared one is unknown.
         self._keep = connection.prepare_threshold is not None
         self._encoding = connection.info.encoding
@@ -48,15 +47,15 @@ class Wire:
         self._prepared: dict[
             str, tuple[bytes, bytes, list[str]]
         ] = {}  # by name: as the server knows it, text, parameters
+        self._names: tuple[str, ...] = ()  # what is going to be sent in this transaction
+        self._begun = False  # its BEGIN was sent, and nothing was answered yet
 
     @contextmanager
     def transaction(self, *names: str) -> Iterator[None]:
         """Its BEGIN travels with the first statement, its COMMIT with the last. names: what is going to be sent in it."""
-        for name in names:
-            self._known(name)
+        self._names = names
         try:
-            self._begin()
-            self._pgconn.send_query_params(b"BEGIN", None)
+            self._send_begin()
             yield
             self._begin()
             self._pgconn.send_query_params(b"COMMIT", None)
@@ -73,10 +72,19 @@ class Wire:
 
     def ask(self, name: str, **arguments: Argument) -> list[tuple[Any, ...]]:
         """Send a statement and wait for its rows. Outside a transaction it is one by itself."""
-        self._known(name)
-        self._begin()
-        self._put(name, arguments)
-        answer = self.finish()
+        alone = self._pgconn.transaction_status == pq.TransactionStatus.IDLE and not self._is_piping()
+        begun = self._begun
+        try:
+            answer = self._answer(name, arguments)
+        except psycopg.errors.InvalidSqlStatementName:
+            # psycopg deallocates all that this session has prepared when it rolls back, for whomever it does.
+            self._prepared.clear()
+            if not (alone or begun):
+                raise
+            if begun:
+                self._roll_back()
+                self._send_begin()
+            answer = self._answer(name, arguments)
         if answer is None or not answer.ntuples:
             return []
         self._loaders.set_pgresult(answer, set_loaders=True, format=_BINARY)
@@ -86,6 +94,7 @@ class Wire:
         """Wait for the answers of everything that was sent. Returns the last one with rows."""
         if self._pgconn.pipeline_status == pq.PipelineStatus.OFF:
             return None
+        self._begun = False
         self._pgconn.pipeline_sync()
         last, wrong = None, None
         while True:
@@ -111,6 +120,22 @@ class Wire:
     def _begin(self) -> None:
         if self._pgconn.pipeline_status == pq.PipelineStatus.OFF:
             self._pgconn.enter_pipeline_mode()
+
+    def _is_piping(self) -> bool:
+        return self._pgconn.pipeline_status != pq.PipelineStatus.OFF
+
+    def _send_begin(self) -> None:
+        for name in self._names:
+            self._known(name)
+        self._begin()
+        self._pgconn.send_query_params(b"BEGIN", None)
+        self._begun = True
+
+    def _answer(self, name: str, arguments: Mapping[str, Argument]) -> pq.abc.PGresult | None:
+        self._known(name)
+        self._begin()
+        self._put(name, arguments)
+        return self.finish()
 
     def _put(self, name: str, arguments: Mapping[str, Argument]) -> None:
         known, text, places = self._known(name)
@@ -163,7 +188,11 @@ class Wire:
                 if pgconn.status == pq.ConnStatus.BAD:
                     return
         if pgconn.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
-            self._rollback()
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        """Not by psycopg, which would deallocate what is prepared here."""
+        self._pgconn.exec_(b"ROLLBACK")
 
 
 def _numbered(text: str) -> tuple[str, list[str]]:

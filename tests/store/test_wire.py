@@ -57,6 +57,47 @@ def test_what_fails_is_raised_as_psycopg_would_and_leaves_an_open_transaction_op
     assert wire(connection).ask("depth_limit") == [(100,)]
 
 
+def test_an_evaluation_that_fails_leaves_what_is_prepared(connection: Connection, database: str) -> None:
+    """Where psycopg has prepared statements of its own, it deallocates all when it rolls back: a worker was never well again after that."""
+    operator(connection, "o", ("START", {"signal": "a"}))
+    connection.execute("ALTER TABLE pgsig_private.action ADD CONSTRAINT none CHECK (subject <> 'bad')")
+    connection.execute("SELECT pgsig.emit('a', subject => 'bad')")
+    with connect(database, name="engine") as mine:
+        engine = Engine(mine)
+        for _ in range(8):
+            mine.execute("SELECT %s::integer", [1])
+        with pytest.raises(psycopg.errors.CheckViolation):
+            engine.step()
+        connection.execute("ALTER TABLE pgsig_private.action DROP CONSTRAINT none")
+        assert engine.step().actions == 1
+
+
+def test_what_psycopg_deallocated_is_prepared_again(connection: Connection, database: str) -> None:
+    operator(connection, "o", ("START", {"signal": "a"}))
+    with connect(database, name="engine") as mine:
+        engine = Engine(mine)
+
+        def roll_back() -> None:
+            for _ in range(8):
+                mine.execute("SELECT %s::integer", [1])
+            with mine.transaction(force_rollback=True):
+                mine.execute("SELECT 1")
+            assert one(connection, "SELECT 1") == 1
+
+        for subject in "12":
+            connection.execute("SELECT pgsig.emit('a', subject => %s)", [subject])
+            assert engine.step().actions == 1
+            assert wire(mine).ask("depth_limit") == [(100,)]
+            roll_back()
+            assert one(mine, "SELECT count(*) FROM pg_prepared_statements WHERE name LIKE 'pgsig%%'") == 0
+        assert wire(mine).ask("depth_limit") == [(100,)]
+        roll_back()
+        # Inside somebody's transaction it cannot be repeated, but is known the next time.
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName), mine.transaction():
+            wire(mine).ask("depth_limit")
+        assert wire(mine).ask("depth_limit") == [(100,)]
+
+
 def test_a_connection_that_breaks_says_so(connection: Connection, database: str) -> None:
     with connect(database, name="engine") as mine:
         engine = Engine(mine)

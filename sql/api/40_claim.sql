@@ -171,13 +171,16 @@ BEGIN
             END IF;
         END LOOP;
     END IF;
-    -- The plain ones, one of an instance and without a limit that they could meet, take a statement for all.
+    -- The plain ones, one of an instance and without a limit that they could meet, take a statement for all. Pool by pool: of "pool = ANY" with pools
+    -- that the planner does not know, all that are due would be read and sorted by each claim.
     SELECT coalesce(array_agg(n.id), '{}'), coalesce(array_agg(n.id) FILTER (WHERE n.alone AND n.limit_key IS NULL AND NOT v_free ? n.pool), '{}')
       INTO v_next, v_plain
       FROM (SELECT w.id, w.pool, w.limit_key, count(*) OVER (PARTITION BY w.operator_id, w.subject) = 1 AS alone
-              FROM (SELECT r.id, r.operator_id, r.subject, r.pool, r.limit_key FROM pgsig_private.run r
-                     WHERE r.pool = ANY (v_open) AND r.state IN ('queued', 'retrying') AND r.claimable_at <= clock_timestamp() AND r.labels <@ p_labels
-                     ORDER BY r.priority DESC, r.claimable_at, r.id LIMIT p_capacity) w) n;
+              FROM (SELECT d.id, d.operator_id, d.subject, d.pool, d.limit_key FROM (SELECT DISTINCT unnest(v_open) AS name) o CROSS JOIN LATERAL (
+                           SELECT r.id, r.operator_id, r.subject, r.pool, r.limit_key, r.priority, r.claimable_at FROM pgsig_private.run r
+                            WHERE r.pool = o.name AND r.state IN ('queued', 'retrying') AND r.claimable_at <= clock_timestamp() AND r.labels <@ p_labels
+                            ORDER BY r.priority DESC, r.claimable_at, r.id LIMIT p_capacity) d
+                     ORDER BY d.priority DESC, d.claimable_at, d.id LIMIT p_capacity) w) n;
     v_others := cardinality(v_next) > cardinality(v_plain);
     IF v_plain <> '{}' THEN
         -- The instance is locked first, then the run. Who is there already goes on, and announces it when done.

@@ -209,12 +209,19 @@ SELECT r.* FROM unnest(%(operators)s::bigint[]) o(id), LATERAL (
 ) r ORDER BY r.id DESC LIMIT %(limit)s
 
 -- name: runs_failed
--- Runs that ended badly, by the index of those: they may be few and far between.
+-- Runs that ended badly, by the index of those: they may be few and far between. A page of them first: the planner thinks that they are fewer
+-- than they are, and would join and sort them all.
 SELECT r.* FROM pgsig.runs r
- WHERE r.id > %(above)s AND r.id < %(below)s AND r.state IN ('failed', 'stopped', 'lost') AND r.state = ANY (%(states)s)
-   AND (cardinality(%(operators)s::bigint[]) = 0 OR r.operator_id = ANY (%(operators)s))
-   AND (%(subject)s::text IS NULL OR r.subject = %(subject)s) AND (%(namespace)s::text IS NULL OR r.namespace = %(namespace)s)
- ORDER BY r.id DESC LIMIT %(limit)s
+ WHERE r.id = ANY (ARRAY(
+           SELECT q.id FROM pgsig_private.run q
+            WHERE q.id > %(above)s AND q.id < %(below)s AND q.state IN ('failed', 'stopped', 'lost') AND q.state = ANY (%(states)s)
+              AND (cardinality(%(operators)s::bigint[]) = 0 OR q.operator_id = ANY (%(operators)s))
+              AND (%(subject)s::text IS NULL OR q.subject = %(subject)s)
+              AND (%(namespace)s::text IS NULL OR q.operator_id = ANY (ARRAY(
+                      SELECT o.id FROM pgsig_private.operator o JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+                       WHERE w.namespace = %(namespace)s)))
+            ORDER BY q.id DESC LIMIT %(limit)s))
+ ORDER BY r.id DESC
 
 -- name: runs_open
 -- Runs that have not ended, however long ago they were recorded: a service may be the oldest run of all. By the indexes of those that a runner

@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check format bench soak soak-short sweep takeover handovers model schema lock wheel clean
+.PHONY: help demo demo-once test check format bench plans soak soak-short sweep takeover handovers model schema lock wheel clean
 .DELETE_ON_ERROR:
 
 help: ## Show this
@@ -39,6 +39,9 @@ format: $(READY) ## Format the code and repair what the linter can
 
 bench: $(READY) ## Measure throughput and latency in five minutes; ARGS=--publish makes docs/bench anew, in about half an hour
 	$(BIN)/python -m tests.bench $(ARGS)
+
+plans: $(READY) ## The tests of plans with ten million signals, some minutes; ROWS=1000000 for less
+	PGSIG_PLAN_ROWS=$(or $(ROWS),10000000) $(BIN)/python -m pytest tests/store/test_plans.py --durations=3 $(ARGS)
 
 soak: $(READY) ## 1,000 faults over 50,000 signals in half an hour, judged; ARGS='--seed 7 --minutes 60'
 	$(BIN)/python -m tests.soak $(ARGS)

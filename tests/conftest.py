@@ -33,7 +33,7 @@ from tests.support import wait_for
 
 SERVER = "PGSIG_TEST_DSN"
 PROBLEM = "PGSIG_TEST_SERVER_PROBLEM"  # why there is no server; tests that need none run all the same
-MEMORY_WANTED = 4 << 30  # bytes free in /dev/shm
+MEMORY_WANTED = (4 << 30) + int(os.environ.get("PGSIG_PLAN_ROWS", "0")) * 1024  # bytes free in /dev/shm
 LEFTOVERS_END_WITHIN = 3.0  # seconds: what was told to end may need a moment
 
 EMBEDDED: pytest.StashKey[EmbeddedPostgres] = pytest.StashKey()

@@ -1,39 +1,40 @@
-"""Plans: what a worker and the pages read comes by index, in every partition, whether the planner knows the parameters or not."""
+"""Plans: what a worker, a runner and the pages read comes by index, in every partition, whether the planner knows the parameters or not.
+
+The statements are the product's own, also those inside of functions: auto_explain tells how each one ran. PGSIG_PLAN_ROWS: so many signals,
+and a fifth as many runs, actions and instances; `make plans` tries ten million.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 import pytest
 
+from pgsig.engine import Engine
+from pgsig.store import in_job, reading
 from pgsig.store.database import query
 from pgsig.store.reading import rows
 from tests import support_jobs as jobs
 from tests.support_core import Connection, one, operator
 
-ROWS = 100_000
+ROWS = int(os.environ.get("PGSIG_PLAN_ROWS", "100000"))
+FIFTH = ROWS // 5
 OLD = 4  # partitions of the past
+COMMITS = 40
 NEW = 999  # an operator that has neither run nor action yet
-
-# The window of a lane as sql/api/20_take.sql has it, and as a page that follows the log has it.
-TAKE = """
-SELECT s.id FROM (
-    SELECT * FROM pgsig.signals a WHERE a.lane = $1 AND a.xid >= pg_snapshot_xmax($2)
-    UNION ALL
-    SELECT * FROM pgsig.signals b WHERE b.lane = $1 AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip($2)))
-) s
-WHERE pg_visible_in_snapshot(s.xid, $3) AND s.id + 0 > $4 ORDER BY s.id + 0 LIMIT $5
-"""
-TYPES = "smallint, pg_snapshot, pg_snapshot, bigint, integer"
+MODES = ["force_custom_plan", "force_generic_plan"]
 
 
 @pytest.fixture(scope="module")
 def history(plans_database: str) -> Iterator[Connection]:
-    """100,000 evaluated signals in six partitions, of many transactions, and a few new ones."""
+    """Evaluated signals in six partitions, of many transactions, and runs that ended, of which one in a hundred failed."""
     with psycopg.connect(plans_database, autocommit=True) as connection:
         for number in range(1, OLD + 1):
             connection.execute(
@@ -44,28 +45,40 @@ def history(plans_database: str) -> Iterator[Connection]:
                         'signals_' || to_char(d AT TIME ZONE 'UTC', 'YYYYMMDD'), d, d + interval '7 days');
                 END $$""".encode()
             )
-        for number in range(40):
-            connection.execute(
-                f"""INSERT INTO pgsig.signals (key, subject, emitted_at)
-                    SELECT 'k' || i % 50, 's' || i % 1000, clock_timestamp() - interval '7 days' * {number % (OLD + 1)}
-                    FROM generate_series(1, {ROWS // 40}) i""".encode()
-            )
-        connection.execute(
-            "INSERT INTO pgsig_private.cursor (lane, seq, s1) SELECT lane, 2, pg_current_snapshot() FROM pgsig_private.lane"
-        )
         for number in range(20):
             operator(connection, f"o{number}", ("START", {"signal": f"k{number}"}))
-        connection.execute(
-            "INSERT INTO pgsig_private.run (id, operator_id, subject, generation, version, action_id, depth)"
-            " SELECT i, 1 + i % 20, 's' || i, 1, 1, i, 1 FROM generate_series(1, 20000) i"
-        )
-        connection.execute(
-            "INSERT INTO pgsig_private.action (id, operator_id, action, result, version, cause_id, rule_id)"
-            " SELECT i, 1 + i % 20, 'START', 'recorded', 1, i, 1 FROM generate_series(1, 20000) i"
-        )
-        connection.execute("SELECT pgsig.emit('new') FROM generate_series(1, 5)")
-        connection.execute("ANALYZE")
+        # What is written here is as it should be: no trigger has to look at each row.
+        connection.execute("SET session_replication_role = replica")
+        for number in range(COMMITS):
+            weeks = OLD - number * (OLD + 1) // COMMITS
+            connection.execute(
+                f"""INSERT INTO pgsig.signals (key, subject, emitted_at)
+                    SELECT 'k' || i % 50, 's' || i % 1000, clock_timestamp() - interval '7 days' * {weeks}
+                    FROM generate_series(1, {ROWS // COMMITS}) i""".encode()
+            )
+        for statement in (
+            "INSERT INTO pgsig_private.cursor (lane, seq, s1) SELECT lane, 2, pgsig_private.here() FROM pgsig_private.lane",
+            "INSERT INTO pgsig_private.run (id, operator_id, subject, generation, version, action_id, depth, state, ended_at)"
+            " SELECT nextval('pgsig_private.run_id'), 1 + i % 20, 's' || i, 1, 1, i, 1,"
+            f" CASE WHEN i % 100 = 0 THEN 'failed' ELSE 'succeeded' END, now() FROM generate_series(1, {FIFTH}) i",
+            "INSERT INTO pgsig_private.action (id, operator_id, action, result, version, cause_id, rule_id, run_id)"
+            " SELECT nextval('pgsig_private.action_id'), 1 + i % 20, 'START', 'recorded', 1, i, 1 + i % 20, i"
+            f" FROM generate_series(1, {FIFTH}) i",
+            "INSERT INTO pgsig_private.instance (operator_id, subject, observed, generation, run_id)"
+            f" SELECT 1 + i % 20, 's' || i, 'succeeded', 1, i FROM generate_series(1, {FIFTH}) i",
+            "RESET session_replication_role",
+            "ANALYZE",
+        ):
+            connection.execute(statement.encode())
         yield connection
+
+
+@pytest.fixture
+def log(history: Connection) -> Connection:
+    """The history with nothing new in it."""
+    while one(history, "SELECT count(*) FROM pgsig_private.take(1000)"):
+        pass
+    return history
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +97,36 @@ def plans_database(admin: Connection, server_dsn: str, request: pytest.FixtureRe
     admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
+@dataclass(frozen=True)
+class Ran:
+    """A statement, and the nodes of its plan that read a table, as they ran."""
+
+    text: str
+    scans: list[dict[str, Any]]
+
+
+@contextlib.contextmanager
+def watched(connection: Connection) -> Iterator[list[Ran]]:
+    """All that a session runs, also inside of functions."""
+    ran: list[Ran] = []
+
+    def hear(diagnostic: psycopg.errors.Diagnostic) -> None:
+        before, _, told = (diagnostic.message_primary or "").partition("plan:\n")
+        if before.startswith("duration:"):
+            found = json.loads(told)
+            ran.append(Ran(found["Query Text"], list(_scans(found["Plan"]))))
+
+    connection.execute(
+        "LOAD 'auto_explain'; SET auto_explain.log_level = notice; SET auto_explain.log_format = json;"
+        "SET auto_explain.log_analyze = on; SET auto_explain.log_timing = off; SET auto_explain.log_nested_statements = on;"
+        "SET auto_explain.log_min_duration = 0"
+    )
+    connection.add_notice_handler(hear)
+    yield ran
+    connection.execute("SET auto_explain.log_min_duration = -1")  # the last statement tells when the next one comes
+    connection.remove_notice_handler(hear)
+
+
 def scans(connection: Connection, statement: str) -> list[dict[str, Any]]:
     """The nodes of a statement's plan that read a table, as they ran."""
     (plan,) = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}".encode()).fetchone() or ([],)
@@ -97,7 +140,8 @@ def _scans(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield from _scans(part)
 
 
-BIG = re.compile(r"signals_\d{8}|run|action")
+BIG = re.compile(r"signals_\d{8}|run|action|instance")
+LOST = "Rows Removed by Filter", "Rows Removed by Index Recheck"  # read, and not wanted
 
 
 def assert_by_index(found: list[dict[str, Any]], *, rows: int) -> None:
@@ -105,44 +149,112 @@ def assert_by_index(found: list[dict[str, Any]], *, rows: int) -> None:
     big = [node for node in found if BIG.fullmatch(node["Relation Name"]) and node["Actual Loops"]]
     assert big
     for node in big:
-        read = (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        read = (node["Actual Rows"] + sum(node.get(name, 0) for name in LOST)) * node["Actual Loops"]
         assert read <= rows, node
         assert node["Node Type"] != "Seq Scan" or read == 0, node  # a partition of days to come is empty
 
 
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan", "auto"])
+def assert_all_by_index(ran: list[Ran], *, rows: int) -> None:
+    assert_by_index([node for statement in ran for node in statement.scans], rows=rows)
+
+
+def those_with(ran: list[Ran], part: str) -> list[dict[str, Any]]:
+    """What the statements that have a part in them read. There is at least one."""
+    found = [statement.scans for statement in ran if part in statement.text]
+    assert found, f"nothing with {part!r} ran"
+    return [node for nodes in found for node in nodes]
+
+
+# Parts of the statements of sql/api/20_take.sql.
+LOOK = "ORDER BY random()"
+WALK = "s.id <= v_done"
+WINDOW = "pg_snapshot_xip(v_cursor.s1)"
+
+
 @pytest.mark.parametrize("limit", [1, 500])
-def test_take(history: Connection, mode: str, limit: int) -> None:
-    history.execute(f"SET plan_cache_mode = {mode}; SET enable_seqscan = off".encode())
-    history.execute(f"PREPARE take ({TYPES}) AS {TAKE}".encode())
-    lane, begin = history.execute(
-        "SELECT lane, s1 FROM pgsig_private.cursor WHERE lane = (hashtextextended('default', 0) & 3) ORDER BY seq DESC LIMIT 1"
-    ).fetchone() or (0, "")
-    try:
-        found: list[dict[str, Any]] = []
-        for _ in range(7):  # in `auto` the plan may turn generic at the sixth
-            found = scans(history, f"EXECUTE take({lane}, '{begin}', pg_current_snapshot(), 0, {limit})")
-        assert_by_index(found, rows=10)
-        assert {node.get("Index Name", "")[-len("lane_xid_id_idx") :] for node in found} >= {"lane_xid_id_idx"}
-    finally:
-        history.execute("DEALLOCATE take; RESET plan_cache_mode; RESET enable_seqscan")
+def test_take(log: Connection, limit: int) -> None:
+    log.execute("SELECT pgsig.emit('new') FROM generate_series(1, 5)")
+    with log.transaction(force_rollback=True), watched(log) as ran:
+        taken = log.execute("SELECT key FROM pgsig_private.take(%s)", [limit]).fetchall()
+    assert taken == [("new",)] * min(limit, 5)
+    for part in LOOK, WINDOW:
+        read = those_with(ran, part)
+        assert_by_index(read, rows=10)
+        assert {node.get("Index Name", "")[-len("lane_xid_id_idx") :] for node in read} >= {"lane_xid_id_idx"}
+    assert not [statement for statement in ran if WALK in statement.text]
 
 
-def test_take_itself_reads_little(history: Connection) -> None:
-    """The statements inside the function, by what the tables count: the window, not the history."""
+def test_take_in_vain(log: Connection) -> None:
+    with log.transaction(force_rollback=True), watched(log) as ran:
+        assert log.execute("SELECT key FROM pgsig_private.take(500)").fetchall() == []
+    assert_by_index(those_with(ran, LOOK), rows=10)
+
+
+def test_take_goes_on_by_position(log: Connection) -> None:
+    """In the middle of a large window the next positions are read, and not the rest of the window for each batch."""
+    log.execute("INSERT INTO pgsig.signals (key) SELECT 'many' FROM generate_series(1, 20000)")
+    assert one(log, "SELECT count(*) FROM pgsig_private.take(100)") == 100
+    with log.transaction(force_rollback=True), watched(log) as ran:
+        assert log.execute("SELECT key FROM pgsig_private.take(100)").fetchall() == [("many",)] * 100
+    read = those_with(ran, WALK)
+    assert_by_index(read, rows=100)
+    assert {node.get("Index Name", "")[-len("_id_idx") :] for node in read if node["Actual Loops"]} == {"_id_idx"}
+    assert not [statement for statement in ran if WINDOW in statement.text]
+
+
+def test_take_itself_reads_little(log: Connection) -> None:
+    """By what the tables count: the window, not the history."""
+    log.execute("SELECT pgsig.emit('new') FROM generate_series(1, 5)")
     counted = """
         SELECT coalesce(sum(seq_tup_read), 0)::bigint, coalesce(sum(idx_tup_fetch), 0)::bigint FROM pg_stat_xact_user_tables
          WHERE relname ~ '^signals'
     """
-    for mode in ("force_custom_plan", "force_generic_plan"):
-        with history.transaction(force_rollback=True):
-            history.execute(f"SET LOCAL plan_cache_mode = {mode}".encode())
-            before = history.execute(counted.encode()).fetchone() or (0, 0)
-            taken = history.execute("SELECT key FROM pgsig_private.take(100)").fetchall()
-            assert taken == [("new",)] * 5
-            after = history.execute(counted.encode()).fetchone() or (0, 0)
-        assert after[0] - before[0] == 0
-        assert after[1] - before[1] <= 20
+    with log.transaction(force_rollback=True):
+        before = log.execute(counted.encode()).fetchone() or (0, 0)
+        assert log.execute("SELECT key FROM pgsig_private.take(100)").fetchall() == [("new",)] * 5
+        after = log.execute(counted.encode()).fetchone() or (0, 0)
+    assert after[0] - before[0] == 0
+    assert after[1] - before[1] <= 20
+
+
+def test_a_step_of_a_worker(log: Connection) -> None:
+    """take, lock_instances and record, of signals that start runs of instances that are there already and of new ones."""
+    log.execute("SELECT pgsig.emit('k' || i % 20, subject => 's' || i * 7) FROM generate_series(1, 40) i")
+    engine = Engine(log)
+    with watched(log) as ran:
+        step = engine.step(100)
+    assert (step.taken, step.actions) == (40, 40)
+    assert_all_by_index(ran, rows=100)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("who", ["page", "filtered", "pulse", "job"])
+def test_followers(log: Connection, who: str, mode: str) -> None:
+    """A page or a stream of the API, the keys that pulse, and a job that waits for signals: what became visible since they looked."""
+    before = reading.here(log)
+    log.execute("SELECT pgsig.emit('new') FROM generate_series(1, 5)")
+    log.execute("SELECT pgsig.emit('k7')")  # of which there were many before
+    after = reading.here(log)
+
+    def arrivals(**want: Any) -> list[str]:
+        return [row["key"] for row, _ in reading.arrivals(log, before, reading.Filter(**want)).signals]
+
+    def filtered() -> list[str]:
+        return arrivals(namespace="default", key="k7")
+
+    def keys() -> list[str]:
+        return reading.keys_between(log, before.s1, after.s1)
+
+    def heard() -> list[str]:
+        return [signal.key for signal in in_job.signals_after(log, "default", "^k7$", before.s1)[0]]
+
+    look, found = {
+        "page": (arrivals, ["new"] * 5 + ["k7"]), "filtered": (filtered, ["k7"]), "pulse": (keys, ["k7", "new"]), "job": (heard, ["k7"]),
+    }[who]  # fmt: skip
+    with log.transaction(force_rollback=True), watched(log) as ran:
+        log.execute(f"SET LOCAL plan_cache_mode = {mode}".encode())
+        assert sorted(look()) == sorted(found)
+    assert_by_index(those_with(ran, "pg_snapshot_xip"), rows=10)
 
 
 LISTS: dict[str, dict[str, Any]] = {
@@ -151,14 +263,14 @@ LISTS: dict[str, dict[str, Any]] = {
     "signal": {"id": ROWS // 2},
     "runs": {"states": None, "subject": None, "namespace": None},
     "runs_of_operators": {"operators": [3, 4, NEW], "states": None, "subject": None},
-    "runs_failed": {"operators": [], "states": ["lost"], "subject": None, "namespace": None},
+    "runs_failed": {"operators": [], "states": ["failed"], "subject": None, "namespace": None},
     "runs_open": {"operators": [], "states": ["running"], "subject": None, "namespace": None},
     "actions": {"actions": None, "results": None, "subject": None, "namespace": None},
     "actions_of_operators": {"operators": [3, 4, NEW], "actions": None, "results": None, "subject": None},
 }
 
 
-@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", LISTS)
 def test_lists(history: Connection, name: str, mode: str) -> None:
     """The last page of a list: 50 rows, of whatever size the table is."""
@@ -180,11 +292,12 @@ def test_lag_reads_the_window_only(history: Connection) -> None:
     """Also where one transaction wrote much of the log, as a load does: the planner then expects as much of any window."""
     with history.transaction(force_rollback=True):
         history.execute(
-            f"INSERT INTO pgsig.signals (key) SELECT 'load' FROM generate_series(1, {ROWS}); ANALYZE pgsig.signals".encode()
+            f"INSERT INTO pgsig.signals (key) SELECT 'load' FROM generate_series(1, {min(ROWS, 1_000_000)});"
+            " ANALYZE pgsig.signals".encode()
         )
         history.execute(
             "INSERT INTO pgsig_private.cursor (lane, seq, s1)"
-            " SELECT lane, 3, pg_snapshot(format('%1$s:%1$s:', pg_current_xact_id()::text::bigint + 1)) FROM pgsig_private.lane"
+            " SELECT lane, 1000000, pg_snapshot(format('%1$s:%1$s:', pg_current_xact_id()::text::bigint + 1)) FROM pgsig_private.lane"
         )
         before = log_rows_read(history)
         assert [lane["waiting"] for lane in rows(history, "lag")] == [0] * 4
@@ -201,16 +314,20 @@ def log_rows_read(connection: Connection) -> int:
     )
 
 
-def test_claim_index_serves_a_claim(history: Connection) -> None:
-    assert one(history, "SELECT count(*) FROM pg_indexes WHERE indexname = 'run_claim'") == 1
-    history.execute("UPDATE pgsig_private.run SET claimable_at = now() WHERE id <= 10")
-    history.execute("ANALYZE pgsig_private.run")
-    found = scans(
-        history,
-        "SELECT r.id FROM pgsig_private.run r WHERE r.pool = ANY ('{default}') AND r.state IN ('queued', 'retrying')"
-        " AND r.claimable_at <= clock_timestamp() ORDER BY r.priority DESC, r.claimable_at, r.id LIMIT 4",
+def test_claim(log: Connection) -> None:
+    """All that a runner's claim runs, with many more due than it gets, and some that want other labels."""
+    log.execute("SELECT pgsig.emit('k' || i % 20, subject => 'claim' || i) FROM generate_series(1, 200) i")
+    Engine(log).step(1000)
+    log.execute("UPDATE pgsig_private.run SET labels = '{gpu}' WHERE subject IN ('claim1', 'claim2')")
+    runner = one(
+        log,
+        "SELECT pgsig_private.join_processes('runner', 'r', 'h', 1, '', '{default,other}', 4, interval '1 minute')",
     )
-    assert_by_index(found, rows=10)
+    with log.transaction(force_rollback=True), watched(log) as ran:
+        claimed = log.execute("SELECT id FROM pgsig_private.claim(%s, '{default,other}', 4)", [runner]).fetchall()
+    assert len(claimed) == 4
+    assert {node.get("Index Name") for node in those_with(ran, "r.labels <@ p_labels")} == {"run_claim"}
+    assert_all_by_index(ran, rows=10)
 
 
 def test_plans_made_when_tables_were_small_stay_right(connection: Connection) -> None:
@@ -255,19 +372,6 @@ def test_an_emitter_that_was_there_before_the_first_event_looks_by_index(connect
         before = one(connection, counted)
         one(connection, "SELECT pgsig.emit('k', event_id => '7', run_id => 7)")
         assert one(connection, counted) - before == 0
-
-
-def test_a_quiet_lane_is_looked_at_by_index(history: Connection) -> None:
-    """What take asks first: which lanes look as if something were new."""
-    (text,) = history.execute("SELECT prosrc FROM pg_proc WHERE oid = 'pgsig_private.take'::regproc").fetchone() or (
-        "",
-    )
-    found = re.search(r"v_look := ARRAY\(\s+(SELECT.*?)\);", text, re.DOTALL)
-    assert found
-    for mode in ("force_custom_plan", "force_generic_plan"):
-        with history.transaction():
-            history.execute(f"SET LOCAL plan_cache_mode = {mode}; SET LOCAL enable_seqscan = off".encode())
-            assert_by_index(scans(history, found[1]), rows=10)
 
 
 def test_an_end_reads_nothing_of_the_runs_before(connection: Connection) -> None:

@@ -75,8 +75,9 @@ class Peer:
             process.communicate()
 
 
+OWN = 20_000  # signals of pgsig in one round; as many jobs of the one that comes nearest
 PEERS = (
-    Peer("PgQueuer", "pgqueuer", 4000, "≥ 3"),
+    Peer("PgQueuer", "pgqueuer", OWN, "≥ 3"),
     Peer("procrastinate", "procrastinate", 300, "≥ 20"),
     Peer("DBOS, polls each 1 s", "dbos", 400),
     Peer("DBOS, polls each 10 ms", "dbos", 400, environment=(("BENCH_DBOS_POLL", "0.01"),)),
@@ -109,7 +110,7 @@ def measure(server: Server, report: Report, *, rounds: int, events: int, factor:
         late = defaultdict[Peer, list[list[float]]](list)
         for turn in range(rounds):
             for name, address in own.items():
-                jobs = 10_000 * factor
+                jobs = OWN * factor
                 with connect(address) as log:
                     drain.fill(log, jobs, "'s' || i % 100" if name == "an action each" else f"'{turn}-' || i")
                 rates[f"pgsig, {name}"].append(drain.drain(address, jobs))

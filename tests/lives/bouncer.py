@@ -27,6 +27,7 @@ unix_socket_dir =
 auth_type = any
 pool_mode = transaction
 default_pool_size = 4
+max_client_conn = 300
 server_lifetime = 60
 logfile = {folder}/log
 pidfile = {folder}/pid

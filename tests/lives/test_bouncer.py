@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from pgsig.store.checkup import examine
 from pgsig.store.database import Database, behind_a_pooler, connect
 from tests.lives.bouncer import bouncer
 from tests.support import wait_for
-from tests.support_core import Connection, WorkerProcess, one, operator
+from tests.support_core import Connection, Rings, WorkerProcess, one, operator
 from tests.webapp import serving
 
 
@@ -64,6 +66,73 @@ def test_emit_act_api_and_jobs_through_it(database: str, pooled: str, connection
     finally:
         runner.stop()
         thread.join(30)
+
+
+EMITTERS, WORKERS = 64, 3
+ROUNDS = 7  # more than it takes to prepare a statement
+POLL = 30  # seconds: nothing that is waited for may come of polling
+BELL = """
+    SELECT array_agg(k.mode) FROM pg_locks k JOIN pg_database d ON d.oid = k.database
+     WHERE d.datname = current_database() AND k.locktype = 'advisory' AND k.objid = 1000
+"""
+EVALUATED = "SELECT coalesce(array_agg(subject), '{}') FROM pgsig.actions"
+
+
+def test_a_crowd_of_emitters_through_it(database: str, pooled: str, connection: Connection) -> None:
+    """Four server sessions for all of them. Each signal is evaluated once, by workers that nobody but a NOTIFY wakes, and no lock stays."""
+    operator(connection, "o", ("START", {"signal": "crowd"}))
+    begin = threading.Barrier(EMITTERS)
+
+    def emitter(number: int) -> list[str]:
+        """In each way that there is. Returns the subjects of what it committed."""
+        said: list[str] = []
+
+        def new() -> str:
+            said.append(f"{number}-{len(said)}")
+            return said[-1]
+
+        with connect(pooled, name="emitter") as mine, Client(pooled) as client:
+            begin.wait(60)
+            for _ in range(ROUNDS):
+                mine.execute("INSERT INTO pgsig.signals (key, subject) VALUES ('crowd', %s)", [new()])
+                mine.execute("SELECT pgsig.emit('crowd', subject => %s)", [new()])
+                many = json.dumps([{"key": "crowd", "subject": new()} for _ in range(2)])
+                mine.execute("SELECT pgsig.emit_many(%s::jsonb)", [many])
+                with mine.cursor().copy("COPY pgsig.signals (key, subject) FROM STDIN") as rows:
+                    for _ in range(2):
+                        rows.write_row(("crowd", new()))
+                with mine.transaction():
+                    mine.execute("SELECT pgsig.emit('crowd', subject => %s)", [new()])
+                    mine.execute("INSERT INTO pgsig.signals (key, subject) VALUES ('crowd', %s)", [new()])
+                with mine.transaction(force_rollback=True):
+                    mine.execute("SELECT pgsig.emit('crowd', subject => 'undone')")
+                client.emit("crowd", subject=new())
+                client.emit_many([{"key": "crowd", "subject": new()} for _ in range(2)])
+        return said
+
+    try:
+        with (
+            ExitStack() as stack,
+            ThreadPoolExecutor(EMITTERS) as crowd,
+            Rings(database) as rings,
+            connect(pooled, name="late") as late,
+        ):
+            for _ in range(WORKERS):
+                stack.enter_context(worker(pooled, connection, listen_url=database, poll_seconds=POLL))
+            emitted = sorted(subject for said in crowd.map(emitter, range(EMITTERS)) for subject in said)
+            wait_for(lambda: len(one(connection, EVALUATED)) >= len(emitted), about="all to be evaluated")
+            assert sorted(one(connection, EVALUATED)) == emitted
+            for number in range(5):
+                wait_for(
+                    lambda: one(connection, BELL) == ["ExclusiveLock"],
+                    about="everybody to sleep, and no emitter's lock",
+                )
+                rings.since()
+                late.execute("SELECT pgsig.emit('crowd', subject => %s)", [f"late-{number}"])
+                wait_for(lambda: f"late-{number}" in one(connection, EVALUATED), POLL / 6)  # noqa: B023
+                assert rings.since() >= 1
+    finally:
+        begin.abort()
 
 
 def test_a_pooler_is_noticed(database: str, pooled: str) -> None:

@@ -73,7 +73,9 @@ def start_server(config: pytest.Config) -> None:
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > MEMORY_WANTED
     folder = Path(tempfile.mkdtemp(prefix="pgsig-tests-", dir=memory if roomy else None))
     folder.chmod(0o711)
-    server = EmbeddedPostgres(folder / "postgres", fsync=False, settings={"max_prepared_transactions": "20"})
+    server = EmbeddedPostgres(
+        folder / "postgres", fsync=False, settings={"max_prepared_transactions": "20", "max_connections": "400"}
+    )
     try:
         server.start()
     except PgsigError as problem:

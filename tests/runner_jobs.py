@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import threading
 from pathlib import Path
@@ -73,6 +74,13 @@ def listen_anew() -> None:
     print("heard", next(run.signals("config.**", after="oldest")).key)
     run.emit("config.last")
     print("heard", next(run.signals("config.**")).key)
+
+
+def hear() -> None:
+    """Writes the values of signals, one in a line."""
+    print("listening")
+    for signal in run.signals(os.environ["HEARS"]):
+        print(json.dumps(signal.value))
 
 
 def hear_reloads() -> None:

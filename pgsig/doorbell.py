@@ -48,11 +48,11 @@ LET_GO = f"SELECT pg_advisory_unlock({BELL})"
 AWAKEN = f"SELECT pg_advisory_lock_shared({AWAKE})"
 TIRE = f"SELECT pg_advisory_unlock_shared({AWAKE})"
 
-IN_LINE_FOR = (
-    15.0  # seconds; while a statement waits, nothing that died since it began can be removed, anywhere in the database
-)
+# Seconds. While a statement waits, nothing that died since it began can be removed, anywhere in the database.
+IN_LINE_FOR = 15.0
 CANCELLED = b"57014"  # by who leaves the line
 HEARD_WITHIN = 3.0  # seconds in which a notification of our own has to come back
+UNSURE_FOR = 15.0  # seconds after the bell is had in which a lane may still be locked by the server process of a worker that died
 DEAF_FOR = 60.0  # seconds after which it is tried again where none did
 SOON = 0.01  # seconds that a look may wait after a ring that can wait
 IN_VAIN = 3  # rings for nothing: perhaps another worker is at work, and all this ringing is not needed
@@ -76,6 +76,7 @@ class Doorbell:
         self._hand: Connection | None = None
         self._stopped_r, self._stopped_w = os.pipe()
         self.held = False
+        self._had_at = float("-inf")
         self.duty = False
         self._heeds = False  # the ears listen
         self._deaf_until = float("-inf")
@@ -96,6 +97,12 @@ class Doorbell:
     def deaf(self) -> bool:
         """Whether LISTEN was found to hear nothing through this address."""
         return time.monotonic() < self._deaf_until
+
+    @property
+    def relies(self) -> bool:
+        """Whether, on duty, another worker is relied on to look: one that is at work, or that was until a moment ago. If it dies, nobody is
+        told."""
+        return self.duty and not (self.held and time.monotonic() > self._had_at + UNSURE_FOR)
 
     def arm(self) -> bool:
         """Nothing was found: see to it that emitters ring. True if that was not so before: look once more before waiting."""
@@ -202,7 +209,7 @@ class Doorbell:
         if got is None:  # another worker is at work and will look by itself
             return False
         if got:
-            self.held = True
+            self.held, self._had_at = True, time.monotonic()
         else:
             self._stand(hand, "bell")
         reached("bell.armed")
@@ -238,6 +245,7 @@ class Doorbell:
                 raise psycopg.errors.error_from_result(result)
             if result.status == pq.ExecStatus.TUPLES_OK and result.get_value(0, 0) == b"t":
                 self.duty, self.held = self.duty or line == "duty", self.held or line == "bell"
+                self._had_at = time.monotonic()
 
     def _leave_line(self, hand: Connection) -> None:
         hand.cancel_safe(timeout=5)

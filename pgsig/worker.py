@@ -34,10 +34,10 @@ LAST_TRIES = 5  # before every rule does, as it is not a rule that fails
 STRIKES = 3  # connections that may break in a row while the same signals are evaluated, before it is laid to them
 ANNOUNCE_EVERY = 0.05  # seconds between two notices to pages and tails, at least
 UNHURRIED = (State.STARTING,)  # what a ring may say, where no rule asks for it
-GLANCE = (
-    0.003  # seconds after a take of one lane, for those who go on with what it led to, before the others are looked at
-)
+# Seconds after a take of one lane, for those who go on with what it led to, before all others are looked at.
+GLANCE = 0.01
 SETTLE = 0.02  # seconds after a take for what follows from it: what a worker does beside its work only begins then
+RELY_FOR = 0.5  # seconds between two looks of who relies on another worker, which may die
 TEND_EVERY = 1.0  # seconds between two looks at leases
 
 
@@ -187,6 +187,8 @@ class Worker:
         wanted = self.settings.poll_seconds * random.uniform(0.75, 1.0)  # noqa: S311 - jitter, no secret
         if due is not None:
             wanted = min(wanted, due)
+        if self.bell.relies:
+            wanted = min(wanted, RELY_FOR)
         if self.careful or self.unsaid:
             wanted = min(wanted, ANNOUNCE_EVERY)
         if not self.bell.wait(wanted):

@@ -15,10 +15,6 @@ from tests.support_core import Connection, WorkerProcess, one, operator
 
 pytestmark = pytest.mark.faults
 
-# To go with its cause: whoever has the duty relies on a worker that is at work, or on the look with which it took over, until it polls.
-LOOKS_AT_ITS_POLL = pytest.mark.xfail(
-    strict=True, reason="what a worker leaves that was relied on waits for the next poll"
-)
 WITHIN = 2.0  # seconds from a death: to be noticed by the server, to be succeeded, and for what is left to be evaluated
 SIGNALS, DIES_AT = 44, 40
 BLOCKED = """
@@ -79,7 +75,6 @@ def test_the_one_on_duty_dies_in_a_take(crew: Crew, connection: Connection, poin
     all_is_taken_over(connection, signals, died)
 
 
-@LOOKS_AT_ITS_POLL
 def test_one_that_helps_dies_in_a_take(crew: Crew, connection: Connection) -> None:
     """The one on duty left the bell alone because of it, and sleeps."""
     with crew.sleeping():
@@ -92,7 +87,6 @@ def test_one_that_helps_dies_in_a_take(crew: Crew, connection: Connection) -> No
     all_is_taken_over(connection, signals, time.monotonic())
 
 
-@LOOKS_AT_ITS_POLL
 @pytest.mark.parametrize("helps", [False, True], ids=["on duty", "helps"])
 def test_its_server_process_outlives_it(crew: Crew, connection: Connection, database: str, helps: bool) -> None:
     """That waits for a lock, does not notice at once that the worker is gone, and keeps the lane from whoever took over and has looked."""

@@ -57,6 +57,7 @@ SCRIPTS = {
     "emit": "SELECT pgsig.emit('model.trained', '{\"auc\": 0.9}', 'm1');",
     "checked INSERT": PUT.format("checked"),
 }
+MEASURED = ["unguarded INSERT", "emit"]  # with each number of clients
 ENVIRONMENT = {"host": "host", "port": "port", "user": "user", "password": "password", "database": "dbname"}
 FIRST = 10  # of each session, not counted: it compiles its functions once, and plans the first five anew
 
@@ -80,14 +81,14 @@ def measure(
             for name in names[first:] + names[:first]:
                 rates[name, worker, many].append(run(address, folder / name.replace(" ", "_"), many, seconds))
 
-        # What has no goal is measured with one number of clients.
+        # emit is INSERT and a function call: what holds for it holds for INSERT, so that is measured with one number of clients only.
         for number in range(rounds):
             for many in clients:
-                turn(number, many, [name for name in SCRIPTS if name != "checked INSERT" or many == usual])
+                turn(number, many, list(SCRIPTS) if many == usual else MEASURED)
         # Beside a worker that wants the same cores, the ratio says less.
         stack.enter_context(workers(address))
         for number in range(rounds):
-            turn(number, usual, ["unguarded INSERT", "emit"], ", worker draining")
+            turn(number, usual, MEASURED, ", worker draining")
     for (name, worker, many), found in rates.items():
         report.figure(f"{name}, {many} clients{worker}", found, "commits a second")
     for name in "INSERT", "emit":

@@ -126,11 +126,16 @@ class Live:
                 bell.close()
 
     def _listen(self) -> Connection | None:
+        """None where nobody can be listened to, on a standby for instance: looking by itself is enough."""
         try:
             bell = connect(self._url, name="web live")
-            bell.execute(f"LISTEN {CHANNEL}".encode())
         except (Unavailable, psycopg.Error):
-            return None  # looking by itself is enough
+            return None
+        try:
+            bell.execute(f"LISTEN {CHANNEL}".encode())
+        except psycopg.Error:
+            bell.close()
+            return None
         return bell
 
     def _sleep(self, bell: Connection | None) -> None:

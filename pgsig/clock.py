@@ -148,7 +148,9 @@ class Clock:
             self._load(connection)
             reached("clock.loaded")
         while self._fire(connection):
-            pass
+            # One that cannot keep up still hears that it shall stop, and does what else is due.
+            if self._stopping or self._elapsed() >= min(self._reload_at, self._renew_at):
+                break
         if self._elapsed() >= self._feed_at:
             going = backfills.feed(connection)
             self._feed_at = self._elapsed() + FEED_EVERY if going else self._reload_at

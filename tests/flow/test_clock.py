@@ -170,6 +170,27 @@ def test_stop_before_run_ends_it_at_once(clock: Callable[[str], Clock]) -> None:
     one.stop()
 
 
+def test_a_clock_that_cannot_keep_up_renews_and_stops(
+    connection: Connection, clock: Callable[[str], Clock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, renewed, fired = clock("late"), threading.Event(), threading.Event()
+
+    def renew(*_: Any, **__: Any) -> bool:
+        if fired.is_set():
+            renewed.set()
+        return True
+
+    def always(_: Any) -> bool:
+        fired.set()
+        return True
+
+    monkeypatch.setattr("pgsig.store.processes.renew", renew)
+    monkeypatch.setattr(one, "_fire", always)
+    with running(one):
+        wait_for(renewed, 30)
+    assert not [thread for thread in threading.enumerate() if thread.name == "late"]
+
+
 def test_a_trigger_that_cannot_be_had_or_does_not_answer_leaves_the_others_alone(
     connection: Connection, clock: Callable[[str], Clock]
 ) -> None:

@@ -83,7 +83,7 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "runner": (
         "a runner",
-        lambda s, r: runner.measure(s, r, rounds=5, starts=10, jobs=200, beside=False),
+        lambda s, r: runner.measure(s, r, rounds=5, starts=8, jobs=200, beside=False),
         lambda s, r: runner.measure(s, r, rounds=5, starts=80, jobs=10_000, beside=True),
     ),
     "clock": (

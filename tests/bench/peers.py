@@ -76,12 +76,12 @@ class Peer:
             process.communicate()
 
 
-OWN = 20_000  # signals of pgsig in one round; as many jobs of the one that comes nearest
+OWN = 10_000  # signals of pgsig in one round; as many jobs of the one that comes nearest
 PEERS = (
     Peer("PgQueuer", "pgqueuer", OWN, "≥ 3"),
     Peer("procrastinate", "procrastinate", 300, "≥ 20"),
     Peer("DBOS, polls each 1 s", "dbos", 0),
-    Peer("DBOS, polls each 10 ms", "dbos", 400, environment=(("BENCH_DBOS_POLL", "0.01"),)),
+    Peer("DBOS, polls each 10 ms", "dbos", 300, environment=(("BENCH_DBOS_POLL", "0.01"),)),
 )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from html import escape
-from itertools import groupby
 
 from tests.bench.report import BASIS, Figure, Report, basis, short, sign, spread
 
@@ -34,12 +33,16 @@ def page(report: Report) -> str:
         f'<td class="{ {True: "yes", False: "no", None: "dim"}[r.met] }">{sign(r.met)}</td></tr>'
         for r in report.ratios
     )
+    # Also those that have notes alone: what could not be measured says why.
+    groups = dict.fromkeys(
+        [*(figure.group for figure in report.figures), *(n.partition(": ")[0] for n in report.notes)]
+    )
     parts = [
-        f"<h2>{escape(group)}</h2>{_plots(list(figures))}"
+        f"<h2>{escape(group)}</h2>{_plots([figure for figure in report.figures if figure.group == group])}"
         + "".join(
             f'<p class="dim">{escape(n.partition(": ")[2])}</p>' for n in report.notes if n.startswith(f"{group}: ")
         )
-        for group, figures in groupby(report.figures, key=lambda f: f.group)
+        for group in groups
     ]
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'

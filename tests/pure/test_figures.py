@@ -43,7 +43,10 @@ def row(begin: str) -> list[str]:
 
 def drains(wanted: Callable[[dict[str, str]], bool]) -> tuple[int, int]:
     """The least and the most, signals a second."""
-    speeds = [round(each["value"]) for each in REPORT["figures"] if each["unit"] == "a second" and wanted(each)]
+    speeds = [
+        round(each["value"]) for each in REPORT["figures"]
+        if each["unit"] == "a second" and "two terms" not in each["name"] and wanted(each)
+    ]  # fmt: skip
     return min(speeds), max(speeds)
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 BASIS = (
     "N rounds: the median of as many, in which what is compared takes turns; N events: a percentile of those of all rounds;"
@@ -56,12 +57,14 @@ class Figure:
 
 @dataclass
 class Report:
-    """Collects. about: machine, versions, when. group: what is being measured; figures of one group are drawn together."""
+    """Collects. about: machine, versions, when. group: what is being measured; figures of one group are drawn together. scaling: what
+    `tests.bench.simulate` goes by."""
 
     about: dict[str, str] = field(default_factory=dict)
     ratios: list[Ratio] = field(default_factory=list)
     figures: list[Figure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    scaling: dict[str, Any] = field(default_factory=dict)
     group: str = ""
 
     def figure(self, name: str, rounds: Sequence[float], unit: str) -> float:

@@ -93,8 +93,8 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
     ),
     "model": (
         "the model of docs/scaling.md",
-        lambda s, r: model.measure(s, r, rounds=2, backlog=8_000, patience=1),
-        lambda s, r: model.measure(s, r, rounds=9, backlog=20_000, patience=120),
+        lambda s, r: model.measure(s, r, rounds=1, backlog=8_000, patience=0),
+        lambda s, r: model.measure(s, r, rounds=7, backlog=20_000, patience=120),
     ),
 }
 

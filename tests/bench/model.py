@@ -46,7 +46,7 @@ CASES = {NOBODY: "batch", ACTION: "streaming", RUN: "batch"}
 FEW, BETWEEN, MANY = 50, 250, 1000  # signals of a step; what is between is predicted
 CLIENTS = (16, 64)
 PORTION = 1000  # signals of a commit in bulk
-QUIET, LOOK = 0.25, 0.5  # cores: who has no more than that, for so many seconds, does not disturb
+QUIET, LOOK = 0.25, 0.3  # cores: who has no more than that, for so many seconds, does not disturb
 VACUUM = "VACUUM ANALYZE pgsig_private.action, pgsig_private.run, pgsig_private.instance, pgsig_private.outcome, pgsig_private.cursor"
 SESSIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
@@ -56,6 +56,8 @@ import sys, time, psycopg
 from pgsig.engine import Engine
 with psycopg.connect(sys.argv[1], autocommit=True) as connection:
     engine = Engine(connection)
+    while engine.step(int(sys.argv[2])).taken:
+        pass
     print("ready", flush=True)
     sys.stdin.readline()
     begin = time.process_time()
@@ -332,9 +334,12 @@ class _Draining:
 
     def _drain(self, backlog: int, size: int) -> tuple[_Phases, _Spent]:
         def piece() -> tuple[tuple[_Phases, _Spent], float]:
-            drain.fill(self.log, backlog, self._subject())
             with connect(self.address) as connection:
                 engine, steps, done = _Phased(connection), 0, 0
+                drain.fill(self.log, FEW, self._subject())
+                while engine.step(size).taken:  # what a session compiles and plans once
+                    pass
+                drain.fill(self.log, backlog, self._subject())
                 meter = _Meter(self.log)
                 with engine.watched():
                     while (step := engine.step(size)).taken:
@@ -355,11 +360,13 @@ class _Draining:
         """Signals a second of two workers, each at a lane; and µs of processor of a signal."""
 
         def piece() -> tuple[tuple[float, float], float]:
-            self._fill_two(backlog)
             with ExitStack() as stack:
-                workers = [stack.enter_context(self._worker()) for _ in range(2)]
-                for worker in workers:
-                    assert _line(worker) == "ready"
+                workers = []
+                for _ in range(2):
+                    self._fill_two(FEW)
+                    workers.append(stack.enter_context(self._worker()))
+                    assert _line(workers[-1]) == "ready"
+                self._fill_two(backlog)
                 meter = _Meter(self.log)
                 for worker in workers:
                     assert worker.stdin is not None
@@ -444,7 +451,7 @@ class _Phased(Engine):
 
         with patch.object(signals, "lock", locked), patch.object(signals, "record", recorded):
             self._mark(worker="decide", server="take")
-            self._now = _Phases()
+            self._whole, self._now = _Phases(), _Phases()
             yield
 
     def step(self, *given: Any, **named: Any) -> Step:

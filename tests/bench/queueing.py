@@ -55,9 +55,11 @@ class Cores:
         self._world, self._turn, self._free = world, turn, count
         self._queue: deque[tuple[float, Resume]] = deque()
 
-    def work(self, micros: float) -> Wait:
+    def work(self, micros: float, *, goes_on: bool = False) -> Wait:
+        """goes_on: after work that ended this very moment, without giving the processor away."""
+
         def begin(resume: Resume) -> None:
-            self._queue.append((micros, resume))
+            (self._queue.appendleft if goes_on else self._queue.append)((micros, resume))
             self._serve()
 
         return begin
@@ -141,7 +143,7 @@ class Log:
                 yield self._cores.work(0.0)  # who is woken needs a processor to look
                 continue
             self._busy, begin, until = True, self._world.now, self.written
-            yield self._cores.work(self._work / 2)
+            yield self._cores.work(self._work / 2, goes_on=True)
             yield self._world.sleep(self._device + (until - self._flushed) / self._rate)
             yield self._cores.work(self._work / 2)
             self.flushes += 1

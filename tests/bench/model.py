@@ -1,7 +1,7 @@
 """THE MODEL of docs/scaling.md: what a signal costs in bytes of WAL, flushes and processor time, and whether rates follow from that.
 
-Costs are measured alone: emitting by one client, with a flush and without; the engine of one worker with steps of 50 and of 1,000
-signals, each phase of a step by itself; COPY and emit_many; what the server's other processes do meanwhile, and owe. From these the
+Costs are measured alone: emitting by one client, with a flush and without; the engine of one worker with steps of 5, of 50 and of
+1,000 signals, each phase of a step by itself; COPY and emit_many; what the server's other processes do meanwhile, and owe. From these the
 simulation (simulate.py) says how fast steps of 250 are, two workers at two lanes, 16 clients and 64; and then the clock says. No rate goes
 into the costs. A prediction and what it is compared with are of one round, and so is their ratio.
 
@@ -43,7 +43,7 @@ from tests.support import wait_for
 from tests.support_core import one, operator
 
 CASES = {NOBODY: "batch", ACTION: "streaming", RUN: "batch"}
-FEW, BETWEEN, MANY = 50, 250, 1000  # signals of a step; what is between is predicted
+LEAST, FEW, BETWEEN, MANY = 5, 50, 250, 1000  # signals of a step; one of them is predicted
 CLIENTS = (16, 64)
 PORTION = 1000  # signals of a commit in bulk
 QUIET, LOOK = 0.25, 0.3  # cores: who has no more than that, for so many seconds, does not disturb
@@ -312,21 +312,21 @@ class _Draining:
         """What a step costs. work: µs of processor of its flush, which is not among them. Sets the rates of all sizes of steps."""
         steps: dict[int, tuple[_Phases, _Spent]] = {}
         self._drained = 0
-        for size in (FEW, BETWEEN, MANY):
+        for size in (LEAST, FEW, BETWEEN, MANY):
             steps[size] = self._drain(max(size * 8, backlog * size // MANY), size)
             self.rates[size] = 1e6 / steps[size][1].clock
         owed = _owed(self.log, VACUUM) / self._drained * 1e6
-        few, many = steps[FEW], steps[MANY]
+        many, points = steps[MANY], (LEAST, FEW, MANY)
         lines = {
-            phase.name: Line.through((FEW, getattr(few[0], phase.name)), (MANY, getattr(many[0], phase.name)))
+            phase.name: Line(tuple((size, getattr(steps[size][0], phase.name)) for size in points))
             for phase in fields(_Phases)
         }
         last = "write" if self.two is not None else "take"
-        lines[last] = Line(max(0.0, lines[last].step - work), lines[last].each)
-        wal = Line.through((FEW, few[1].wal * FEW), (MANY, many[1].wal * MANY))
+        lines[last] = lines[last].less(work)
+        wal = Line(tuple((size, steps[size][1].wal * size) for size in points))
         many[1].tell(self.name, "worker", MANY, figures)
         figures[f"{self.name}: checkpointer and autovacuum, later"] = owed, "µs of processor a signal"
-        for size in (FEW, MANY):
+        for size in points:
             for who, parts in (("worker", ("decide", "plan")), ("server", ("take", "lock", "write"))):
                 spent = sum(getattr(steps[size][0], part) for part in parts)
                 figures[f"{self.name}: a step of {size:,}, {who}"] = spent, "µs of processor"
@@ -336,8 +336,9 @@ class _Draining:
         def piece() -> tuple[tuple[_Phases, _Spent], float]:
             with connect(self.address) as connection:
                 engine, steps, done = _Phased(connection), 0, 0
-                drain.fill(self.log, FEW, self._subject())
-                while engine.step(size).taken:  # what a session compiles and plans once
+                # What a session compiles and plans once, and pages that are written whole after a checkpoint, are not of a step.
+                drain.fill(self.log, MANY, self._subject())
+                while engine.step(size).taken:
                     pass
                 drain.fill(self.log, backlog, self._subject())
                 meter = _Meter(self.log)

@@ -47,19 +47,21 @@ DEVICE, SERVER, WORKERS, CLIENTS, NOTIFY, LANE = FIRST = (
 
 @dataclass(frozen=True)
 class Line:
-    """µs of processor, or bytes: so much for a step, so much for each signal in it."""
+    """µs of processor, or bytes, of a step by the number of its signals: straight from one measured point to the next, and on."""
 
-    step: float
-    each: float
+    points: tuple[tuple[int, float], ...]
 
     def of(self, signals: int) -> float:
-        return self.step + self.each * signals
+        place = next((n for n, (size, _) in enumerate(self.points[1:-1], 1) if signals <= size), len(self.points) - 1)
+        (few, least), (many, most) = self.points[place - 1 : place + 1]
+        return max(0.0, least + (most - least) / (many - few) * (signals - few))
 
-    @classmethod
-    def through(cls, few: tuple[float, float], many: tuple[float, float]) -> Self:
-        """By two points (signals, whole)."""
-        each = max(0.0, (many[1] - few[1]) / (many[0] - few[0]))
-        return cls(max(0.0, few[1] - each * few[0]), each)
+    def between(self, begin: int, end: int) -> float:
+        """Of some of a step's signals; what is of the step itself, with the first."""
+        return max(0.0, self.of(end) - (self.of(begin) if begin else 0.0))
+
+    def less(self, of_each_step: float) -> Line:
+        return Line(tuple((size, max(0.0, whole - of_each_step)) for size, whole in self.points))
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ class Costs:
         ways = {}
         for name, way in said["ways"].items():
             given: dict[str, Any] = {
-                key: Line(**value) if isinstance(value, dict) else value for key, value in way.items()
+                key: Line(tuple((size, whole) for size, whole in value["points"])) if isinstance(value, dict) else value
+                for key, value in way.items()
             }
             ways[name] = Way(**given)
         emits = {name: Emit(**emit) for name, emit in said["emits"].items()}
@@ -212,7 +215,7 @@ class Cluster:
         """One transaction of a worker."""
         yield self.server.work(way.take.of(signals))
         yield self.worker_host.work(way.decide.of(signals))
-        if way.write.each:
+        if any(whole for _, whole in way.write.points):
             yield self.server.work(way.lock.of(signals))
             yield from self.record(way, signals)
         begin = inf
@@ -239,9 +242,9 @@ class Cluster:
             written.fire()
 
         for begin in range(0, signals, PART):
-            size, once = min(PART, signals - begin), 0 if begin else 1
-            yield self.worker_host.work(way.plan.step * once + way.plan.each * size)
-            self.world.start(write(way.write.step * once + way.write.each * size))
+            end = min(begin + PART, signals)
+            yield self.worker_host.work(way.plan.between(begin, end))
+            self.world.start(write(way.write.between(begin, end)))
         while left:
             yield written.wait
 
@@ -408,7 +411,7 @@ ALONE, PYTHON, COPY, EMIT_MANY = NAMES = (
 NOBODY, ACTION, RUN = WAYS = "no rule interested", "an action each", "a run each"
 LOADS = ((ACTION, COPY), (ACTION, ALONE), (RUN, COPY))
 NEEDS = ((NOBODY, COPY), (ACTION, COPY), (ACTION, EMIT_MANY), (ACTION, ALONE), (RUN, COPY))
-RATES = (2_000, 5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 120_000, 160_000)
+RATES = (1_000, 2_000, 5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 120_000, 160_000)
 HERE, LARGE = Shape(2), Shape(16, 8, 16)
 PLACES = (
     (f"this machine, {HERE.server} cores for all", HERE),

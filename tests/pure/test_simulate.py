@@ -28,11 +28,7 @@ COSTS = Costs(
     device=150.0, work=50.0, rate=1000.0,
 )  # fmt: skip
 DOCS = MEASURED.parents[2] / "scaling.md"
-TOLERANCE = 1 / 3  # of rates, as docs/scaling.md says
-SHARED = {
-    "16 clients, commits a flush": 1.2,
-    "64 clients, commits a flush": 2.2,
-}  # times at most: how many share a flush is overrated
+DRAINS, OF_CLIENTS, SHARED = 0.2, 0.4, 0.6  # how far off at most; of rates, and of how many commits share a flush
 
 
 def step(signals: int) -> float:
@@ -162,19 +158,19 @@ def named() -> dict[str, Any]:
 def test_the_measured_points_are_met(named: dict[str, Any]) -> None:
     """What went in is none of them: processor time of steps of 5, 50 and 1,000, and one client."""
     for name, ratio in ratios(named["scaling"], predicted).items():
-        most = SHARED.get(name, 1 + TOLERANCE)
-        assert 1 - TOLERANCE <= ratio <= most, (name, ratio)
+        off = SHARED if "flush" in name else OF_CLIENTS if "clients" in name else DRAINS
+        assert 1 - off <= ratio <= 1 + off, (name, ratio)
 
 
 def test_they_would_not_be_met_without_what_is_simulated(named: dict[str, Any]) -> None:
-    """One flush for each commit; cores for everybody; a step of which nothing overlaps."""
+    """One flush for each commit; or cores for everybody."""
     flush_each = ratios(named["scaling"], lambda costs, name, cores: 1e6 / (costs.device + costs.work))
     cores_for_all = ratios(named["scaling"], lambda costs, name, cores: predicted(costs, name, 1000))
     for clients in "16 clients, commits a second", "64 clients, commits a second":
-        assert flush_each[clients] < 1 - TOLERANCE
-        assert cores_for_all[clients] > 1 + TOLERANCE
+        assert flush_each[clients] < 1 - OF_CLIENTS
+        assert cores_for_all[clients] > 1 + OF_CLIENTS
     for way in "an action each", "a run each":
-        assert cores_for_all[f"{way}, two lanes and workers"] > 1.2
+        assert cores_for_all[f"{way}, two lanes and workers"] > 1 + DRAINS
 
 
 def test_the_tables_of_the_document_are_those_of_the_run(named: dict[str, Any]) -> None:

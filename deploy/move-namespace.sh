@@ -27,8 +27,9 @@ before=$(ask "$OLD" "SELECT last_value FROM pgsig_private.signal_id")
 for workflow in $workflows; do last=$(old pause "$workflow" --namespace "$NS" --reason "moves to another cluster"); done
 until_true "what came before is evaluated" "pgsig_private.is_evaluated(s) FROM pgsig.signals s WHERE s.id = $last"
 
-# 2. What runs comes to its end; what never ends is stopped with its definition, and noted.
-until_true "no batch run is alive" "NOT $alive AND kind = 'batch')"
+# 2. What runs comes to its end, and so does what its end is a signal for; what never ends is stopped with its definition, and noted.
+waiting="EXISTS (SELECT FROM pgsig.signals s WHERE s.id > $before AND s.namespace = '$NS' AND NOT pgsig_private.is_evaluated(s))"
+until_true "no batch run is alive, and what came is evaluated" "NOT $alive AND kind = 'batch') AND NOT $waiting"
 ask "$OLD" "SELECT workflow || '.' || operator, subject FROM pgsig.operators WHERE namespace = '$NS' AND kind = 'streaming' AND desired = 'running'" >"$bag/running"
 
 # 3. OLD knows the namespace no more: one operator stays, which nothing starts. Triggers end, and what rules had in hand expires.
@@ -38,7 +39,8 @@ for workflow in $workflows; do
 done
 until_true "nothing is alive" "NOT $alive)"
 
-# 4. What is taken along: what rules had in hand and nothing else has used, and what came since. Of timers and orders by hand nothing.
+# 4. What is taken along: what rules had in hand and nothing else has used, and what came since: also ticks that met no rule any more, since
+# their triggers were gone when they were evaluated. Of timers and orders by hand nothing.
 in_hand="SELECT o.signal_id, o.rule_id FROM pgsig_private.outcome o
     JOIN pgsig_private.rule r ON r.id = o.rule_id JOIN pgsig_private.operator p ON p.id = r.operator_id
     JOIN pgsig_private.workflow w ON w.id = p.workflow_id AND w.namespace = '$NS' AND r.removed_in = w.version
@@ -47,7 +49,7 @@ used="EXISTS (SELECT FROM pgsig_private.fate f WHERE f.signal_id = s.id AND (f.s
 ask "$OLD" "COPY (WITH h AS ($in_hand)
     SELECT s.kind, s.namespace, s.key, s.subject, s.value, s.source, 'moved:' || s.id FROM pgsig_private.remembered s
      WHERE s.id IN (SELECT signal_id FROM h) AND s.kind IN ('user', 'state', 'tick') AND NOT $used
-        OR s.id > $before AND s.namespace = '$NS' AND s.kind = 'user' AND NOT EXISTS (SELECT FROM pgsig_private.fate f WHERE f.signal_id = s.id)
+        OR s.id > $before AND s.namespace = '$NS' AND s.kind IN ('user', 'tick') AND NOT EXISTS (SELECT FROM pgsig_private.fate f WHERE f.signal_id = s.id)
      ORDER BY s.id) TO STDOUT" >"$bag/signals"
 ask "$OLD" "WITH h AS ($in_hand) SELECT s.id, s.key, s.subject, s.value FROM pgsig_private.remembered s
      WHERE s.id IN (SELECT signal_id FROM h) AND s.kind IN ('user', 'state', 'tick') AND $used ORDER BY s.id" >"$bag/left"

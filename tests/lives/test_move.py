@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -40,10 +41,27 @@ STARTED = "SELECT count(*) FROM pgsig.runs WHERE namespace = 'shop' AND operator
 DUE = """
     SELECT (s.value->>'due')::timestamptz FROM pgsig.runs r JOIN pgsig.signals s ON s.id = ANY (r.evidence) WHERE r.operator = 'tick'
 """
+# Stand before the programs of their names, where evaluation is late: each look is noted, and between the look that found everything
+# evaluated and the apply a tick comes that the worker does not see.
+LOOK = """#!/bin/sh
+echo >>{looks}
+PATH={rest} exec psql "$@"
+"""
+APPLY = """#!/bin/sh
+PATH={rest}
+case $* in apply*stub.yaml) ;; *) exec pgsig "$@" ;; esac
+touch {applied}
+kill -STOP {worker}
+trap 'kill -CONT {worker}' EXIT
+waiting="SELECT EXISTS (SELECT FROM pgsig.signals s WHERE s.namespace = 'shop' AND s.kind = 'tick' AND NOT pgsig_private.is_evaluated(s))"
+until [ "$(psql "$OLD" -qAtXc "$waiting")" = t ]; do :; done
+pgsig "$@"
+"""
 
 
 @pytest.mark.slow
-def test_a_namespace_moves(database: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["", "while evaluation is late"])
+def test_a_namespace_moves(database: str, tmp_path: Path, late: bool) -> None:
     """With worker, runner and clock in both. Every signal is acted upon once, in one of them."""
     with cluster() as other, ExitStack() as stack:
         migrate(other.dsn())
@@ -55,9 +73,11 @@ def test_a_namespace_moves(database: str, tmp_path: Path) -> None:
         passwords.chmod(0o600)
         file = tmp_path / "w.yaml"
         file.write_text(WORKFLOW)
-        for name, address in ("old", database), ("new", other.dsn()):
-            for role in "worker", "runner", "clock":
-                stack.enter_context(process(role, address, tmp_path / name))
+        worker, *_ = (
+            stack.enter_context(process(role, address, tmp_path / name))
+            for name, address in (("old", database), ("new", other.dsn()))
+            for role in ("worker", "runner", "clock")
+        )
         pgsig("apply", str(file), address=database)
         say(old, "go", "left", "used")
         say(old, "order", subject="before", event_id="e1")
@@ -68,9 +88,17 @@ def test_a_namespace_moves(database: str, tmp_path: Path) -> None:
         )
         wait_for(lambda: len(old.execute(DUE).fetchall()) > 0)
 
+        looks, applied, env = tmp_path / "looks", tmp_path / "applied", environment()
+        if late:
+            for name, text in ("psql", LOOK), ("pgsig", APPLY):
+                shim = tmp_path / "shims" / name
+                shim.parent.mkdir(exist_ok=True)
+                shim.write_text(text.format(looks=looks, applied=applied, worker=worker.pid, rest=env["PATH"]))
+                shim.chmod(0o700)
+            env["PATH"] = f"{shim.parent}{os.pathsep}{env['PATH']}"
         move = stack.enter_context(subprocess.Popen(
             ["sh", str(ROOT / "deploy/move-namespace.sh"), str(file)], stdout=subprocess.PIPE, text=True,
-            env={**environment(), "OLD": without_password(database), "NEW": without_password(other.dsn()), "NS": "shop",
+            env={**env, "OLD": without_password(database), "NEW": without_password(other.dsn()), "NS": "shop",
                  "LOOK_EVERY": "0.1", "PGPASSFILE": str(passwords)},
         ))  # fmt: skip
         stack.callback(move.kill)
@@ -78,6 +106,13 @@ def test_a_namespace_moves(database: str, tmp_path: Path) -> None:
             lambda: one(old, "SELECT bool_and(paused IS NOT NULL) FROM pgsig.operators WHERE namespace = 'shop'"), 20
         )
         say(old, "order", subject="meanwhile")  # by an emitter that somebody forgot
+        if late:
+            worker.send_signal(signal.SIGSTOP)
+            wait_for(lambda: one(old, state, "slow") == "succeeded", 20)
+            enough = looks.stat().st_size + 3
+            wait_for(lambda: applied.exists() or looks.stat().st_size >= enough, 20)
+            assert not applied.exists(), "what follows the end of `slow` would have met no rule"
+            worker.send_signal(signal.SIGCONT)
         said, _ = move.communicate(timeout=60)
         assert move.returncode == 0, said
         assert [line.split("|")[1] for line in said.splitlines()[1:]] == ["used"]
@@ -107,13 +142,11 @@ def test_a_namespace_moves(database: str, tmp_path: Path) -> None:
         def dues() -> list[Any]:
             return sorted(due for connection in (old, new) for (due,) in connection.execute(DUE))
 
-        until = max(dues()) + timedelta(seconds=1)
-
-        def complete() -> bool:
-            found = dues()
-            return found[-1] >= until and found == [found[0] + timedelta(seconds=n) for n in range(len(found))]
-
-        wait_for(complete, 20)
+        wait_for(lambda: one(new, "SELECT count(*) FROM pgsig.backfills WHERE state = 'running'") == 0, 20)
+        until = max(dues()) + timedelta(seconds=2)
+        wait_for(lambda: dues()[-1] >= until, 20)
+        found = dues()
+        assert found == [found[0] + timedelta(seconds=n) for n in range(len(found))]
 
 
 def environment() -> dict[str, str]:
@@ -132,13 +165,14 @@ def pgsig(*words: str, address: str) -> None:
 
 
 @contextmanager
-def process(role: str, address: str, folder: Path) -> Iterator[None]:
+def process(role: str, address: str, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     folder.mkdir(exist_ok=True)
     env = {**environment(), "DATABASE_URL": address, "PGSIG_SPOOL": str(folder / role), "PGSIG_LOG": "ERROR"}
     started = subprocess.Popen([sys.executable, "-m", "pgsig", role], env=env, cwd=folder)
     try:
-        yield
+        yield started
     finally:
+        started.send_signal(signal.SIGCONT)
         started.terminate()
         started.wait(30)
 

@@ -90,12 +90,13 @@ def test_a_namespace_moves(database: str, tmp_path: Path, late: bool) -> None:
 
         looks, applied, env = tmp_path / "looks", tmp_path / "applied", environment()
         if late:
+            shims = tmp_path / "shims"
+            shims.mkdir()
             for name, text in ("psql", LOOK), ("pgsig", APPLY):
-                shim = tmp_path / "shims" / name
-                shim.parent.mkdir(exist_ok=True)
+                shim = shims / name
                 shim.write_text(text.format(looks=looks, applied=applied, worker=worker.pid, rest=env["PATH"]))
                 shim.chmod(0o700)
-            env["PATH"] = f"{shim.parent}{os.pathsep}{env['PATH']}"
+            env["PATH"] = f"{shims}{os.pathsep}{env['PATH']}"
         move = stack.enter_context(subprocess.Popen(
             ["sh", str(ROOT / "deploy/move-namespace.sh"), str(file)], stdout=subprocess.PIPE, text=True,
             env={**env, "OLD": without_password(database), "NEW": without_password(other.dsn()), "NS": "shop",

@@ -7,7 +7,7 @@ from statistics import median
 
 from pgsig.settings import Settings
 from tests.bench import drain
-from tests.bench.report import Report
+from tests.bench.report import Report, paired
 from tests.bench.server import Connection, Server, connect
 from tests.support_core import one, operator
 from tests.webapp import serving
@@ -28,28 +28,31 @@ def measure(server: Server, report: Report, *, rounds: int, signals: int, backlo
             operator(connection, "o1", ("START", {"signal": "load"}), kind="streaming")
         grow(log, signals)
         slowest = _pages(old, log, rounds, signals)
-        rates = []
-        for _ in range(rounds):
-            drain.fill(fresh, steady, "'s' || i % 100")
-            rates.append(drain.drain(new, steady))
         drain.fill(log, backlog, "'s' || i % 100")
-        # One drain of a large backlog takes as long as many of a small one: it is one round. In its middle the pages are asked for again.
+        # In turns, and in the middle of the large one the pages are asked for again.
         batch = Settings().batch
-        half = backlog // 2 // batch * batch
-        seconds = half / drain.drain(old, backlog, until=half)
-        beside = _pages(old, log, rounds, signals)
-        seconds += (backlog - half) / drain.drain(old, backlog - half)
-        large = report.figure(f"drain: {backlog:,} of backlog, {signals:,} of history", [backlog / seconds], "a second")
-        usual = report.figure(f"drain: {steady:,} of backlog, no history", rates, "a second")
+        part, half = backlog // rounds // batch * batch, rounds // 2 + 1
+        large, usual, beside = list[float](), list[float](), list[tuple[float, str, list[float]]]()
+        for number in range(rounds):
+            drain.fill(fresh, steady, "'s' || i % 100")
+            usual.append(drain.drain(new, steady))
+            if number == half:
+                beside = _pages(old, log, rounds, signals)
+            rest = backlog - number * part
+            large.append(drain.drain(old, rest, until=part if number < rounds - 1 else None))
     for name, pages in (
         (f"{signals:,} signals of history", slowest),
-        (f"{half:,} of {backlog:,} signals of backlog evaluated", beside),
+        (f"{half * part:,} of {backlog:,} signals of backlog evaluated", beside),
     ):
         for _, path, taken in pages:
             report.figure(f"GET {path}, {name}", taken, "ms")
         report.ratio(f"slowest of {len(PATHS)} pages and lists, {name}", pages[0][0], "≤ 200", "ms")
         report.note(f"{name}: the slowest is {pages[0][1]}; the first request of each is not counted.")
-    report.ratio(f"drain with {backlog:,} of backlog and {signals:,} of history / with neither", large / usual, "≥ 0.9")
+    report.figure(f"drain: parts of {backlog:,} of backlog, {signals:,} of history", large, "a second")
+    report.figure(f"drain: {steady:,} of backlog, no history", usual, "a second")
+    report.ratio(
+        f"drain with {backlog:,} of backlog and {signals:,} of history / with neither", paired(large, usual), "≥ 0.9"
+    )
 
 
 def grow(connection: Connection, signals: int) -> None:

@@ -19,12 +19,12 @@ TABLE pgsig.signals (
     emitted_at timestamp with time zone NOT NULL DEFAULT  CASE WHEN ( CASE WHEN (current_setting('pgsig.bell'::text, true) = 'off'::text) THEN true WHEN pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN true WHEN (pg_notification_queue_usage() >= (0.9)::double precision) THEN true ELSE (pg_notify('pgsig_signals'::text, ''::text) IS NOT NULL) END IS NOT NULL) THEN clock_timestamp() ELSE NULL::timestamp with time zone END  -- database time of the insert; getting it rings, if all workers sleep
     kind       text NOT NULL DEFAULT 'user'::text  -- user, or what pgsig itself wrote: state, tick, manual, timer
     depth      smallint NOT NULL DEFAULT 0  -- length of the causal chain that led here; 0: from outside
-    lane       smallint NOT NULL DEFAULT ((hashtextextended('default'::text, (0)::bigint) & (3)::bigint))::smallint  -- signals of a namespace share a lane and are evaluated in order
+    lane       smallint NOT NULL  -- signals of a namespace share a lane and are evaluated in order
 ) PARTITION BY RANGE (emitted_at)
 CREATE INDEX signals_id ON ONLY pgsig.signals USING btree (id)
 CREATE INDEX signals_key ON ONLY pgsig.signals USING btree (namespace, key, id)
 CREATE INDEX signals_take ON ONLY pgsig.signals USING btree (lane, xid, id)
-CREATE TRIGGER before_signal BEFORE INSERT ON pgsig.signals FOR EACH ROW EXECUTE FUNCTION pgsig_private.before_signal()
+CREATE TRIGGER before_signal BEFORE INSERT ON pgsig.signals FOR EACH ROW WHEN ((new.lane IS NULL)) EXECUTE FUNCTION pgsig_private.before_signal()
 
 -- Every decision, with the signals that led to it. Never updated: it is the audit log.
 VIEW pgsig.actions

@@ -2,7 +2,9 @@
 --
 -- Three doors lead here, all inside the caller's own transaction: INSERT INTO pgsig.signals (COPY, MERGE), pgsig.emit, pgsig.emit_many. One trigger
 -- guards all of them and names every problem of a row at once; emit_many names those of every row. A CHECK or a generated column would be read,
--- planned and set up anew by each statement, which is most of what an insert of one row costs; a function is compiled once a session.
+-- planned and set up anew by each statement, which is most of what an insert of one row costs; a function is compiled once a session. emit looks
+-- for itself whether a signal is what nearly all are, and such a one needs no guard: to call it takes longer than all the rest of emit. That it was
+-- looked at is said by its lane, which nobody may give who only emits.
 --
 -- The doorbell is in the default of emitted_at. A worker that sleeps holds the bell's exclusive lock. Failing to share it means that somebody
 -- sleeps: only then is a NOTIFY worth its price, which is a database-wide lock held until after the commit's fsync. Getting it means that every
@@ -35,11 +37,11 @@ BEGIN
        AND NEW.key OPERATOR(pg_catalog.~) '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$'
        AND pg_catalog.split_part(NEW.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}')
        AND NEW.namespace OPERATOR(pg_catalog.=) 'default'
-       AND NEW.lane OPERATOR(pg_catalog.=) pg_catalog.int2(pg_catalog.hashtextextended('default', 0) OPERATOR(pg_catalog.&) 3) -- a constant
        AND pg_catalog.octet_length(NEW.key OPERATOR(pg_catalog.||) NEW.subject OPERATOR(pg_catalog.||) NEW.source) OPERATOR(pg_catalog.<=) 200
        AND pg_catalog.pg_column_size(NEW.value) OPERATOR(pg_catalog.<=) 262144
        AND NEW.event_id IS NULL AND NEW.run_id IS NULL
     THEN
+        NEW.lane := pg_catalog.int2(pg_catalog.hashtextextended('default', 0) OPERATOR(pg_catalog.&) 3); -- a constant
         RETURN NEW;
     END IF;
     -- The rules of signal_problems as one expression: naming what is wrong costs as much as the insert, and is seldom needed.
@@ -56,7 +58,6 @@ BEGIN
     THEN
         PERFORM pgsig_private.refuse_signal(NEW.kind, NEW.key, NEW.value, NEW.subject, NEW.namespace, NEW.source, NEW.event_id);
     END IF;
-    -- Never the caller's to choose. A generated column would be parsed and planned by each statement.
     NEW.lane := pg_catalog.int2(pg_catalog.hashtextextended(NEW.namespace, 0) OPERATOR(pg_catalog.&) 3);
     IF NEW.event_id IS NOT NULL OR NEW.run_id IS NOT NULL THEN
         IF NOT (pg_catalog.octet_length(NEW.event_id) OPERATOR(pg_catalog.>=) 1
@@ -77,7 +78,7 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE TRIGGER before_signal BEFORE INSERT ON pgsig.signals
-    FOR EACH ROW EXECUTE FUNCTION pgsig_private.before_signal();
+    FOR EACH ROW WHEN (NEW.lane IS NULL) EXECUTE FUNCTION pgsig_private.before_signal();
 
 -- The time of a signal, and a ring that says what it is. Otherwise as the default of emitted_at, which rings without a word.
 CREATE OR REPLACE FUNCTION pgsig_private.ring(p_what text) RETURNS timestamptz
@@ -198,10 +199,27 @@ CREATE OR REPLACE FUNCTION pgsig.emit(
     source    text   DEFAULT NULL,
     event_id  text   DEFAULT NULL,
     run_id    bigint DEFAULT NULL
-) RETURNS bigint LANGUAGE plpgsql AS $$
+) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
     v_id pg_catalog.int8;
 BEGIN
+    -- As in before_signal: what nearly every signal is, in as few calls as can be. session_user has 63 bytes at most.
+    IF emit.namespace OPERATOR(pg_catalog.=) 'default'
+       AND emit.key OPERATOR(pg_catalog.~) '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$'
+       AND pg_catalog.split_part(emit.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}')
+       AND pg_catalog.octet_length(emit.key OPERATOR(pg_catalog.||) emit.subject) OPERATOR(pg_catalog.<=) 200
+       AND pg_catalog.pg_column_size(emit.value) OPERATOR(pg_catalog.<=) 262144
+       AND emit.source IS NULL AND emit.event_id IS NULL AND emit.run_id IS NULL
+    THEN
+        v_id := pg_catalog.nextval('pgsig_private.signal_id'); -- RETURNING takes longer; and so does the default of emitted_at, which names more
+        INSERT INTO pgsig.signals (id, lane, key, subject, value, source, emitted_at)
+        VALUES (v_id, pg_catalog.int2(pg_catalog.hashtextextended('default', 0) OPERATOR(pg_catalog.&) 3), emit.key, emit.subject, emit.value,
+                session_user,
+                CASE WHEN pg_catalog.current_setting('pgsig.bell', true) OPERATOR(pg_catalog.=) 'off'
+                       OR pg_catalog.pg_try_advisory_xact_lock_shared(1885827945, 1000)
+                     THEN pg_catalog.clock_timestamp() ELSE pgsig_private.ring('') END);
+        RETURN v_id;
+    END IF;
     INSERT INTO pgsig.signals AS s (namespace, key, subject, value, source, event_id, run_id)
     VALUES (emit.namespace, emit.key, coalesce(emit.subject, ''), coalesce(emit.value, 'null'), coalesce(emit.source, session_user),
             emit.event_id, emit.run_id)

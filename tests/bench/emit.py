@@ -1,10 +1,10 @@
 """EMIT: signals a second, one row a commit, beside INSERT into copies of the log that have no trigger.
 
 The goal speaks of "plain INSERT into the same table without trigger". That is `unguarded`: the columns, defaults, indexes and partitions
-of today's log, which takes anything. Two others are no goal's: `silent`, the same without the bell, which is in the log's default of
-emitted_at and not in a trigger; and `checked`, the log as it was when the goal was set, with rules that were CHECKs and a lane that the
-table generated, which is most of what the guard of today does. Not counted: the first commits of each session, in which it compiles and
-plans what it keeps.
+of today's log, which takes anything, and as its lane's default what a plain signal's is. Two others are no goal's: `silent`, the same
+without the bell, which is in the log's default of emitted_at and not in a trigger; and `checked`, the log as it was when the goal was
+set, with rules that were CHECKs and a lane that the table generated, which is most of what the guard of today does. Not counted: the
+first commits of each session, in which it compiles and plans what it keeps.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ DO $$ DECLARE part record; BEGIN
     LOOP EXECUTE format('CREATE TABLE {name}.%I PARTITION OF {name}.signals %s', part.relname, part.bound); END LOOP;
 END $$;
 """
-SILENT = "ALTER TABLE {name}.columns ALTER emitted_at SET DEFAULT clock_timestamp();"
+LANE = "ALTER TABLE {name}.columns ALTER lane SET DEFAULT (hashtextextended('default', 0) & 3)::smallint;"
+SILENT = LANE + "ALTER TABLE {name}.columns ALTER emitted_at SET DEFAULT clock_timestamp();"
 RULES = r"""
 ALTER TABLE checked.columns
     ALTER emitted_at SET DEFAULT clock_timestamp(),
@@ -70,7 +71,7 @@ def measure(
     """others: with one number of clients also what is no goal's, the silent and the checked log."""
     with server.database() as address, ExitStack() as stack:
         with connect(address) as connection:
-            for name, change in ("checked", RULES), ("silent", SILENT), ("unguarded", ""):
+            for name, change in ("checked", RULES), ("silent", SILENT), ("unguarded", LANE):
                 connection.execute(COPY.replace("{change}", change).replace("{name}", name).encode())
             operator(connection, "evaluate", ("STOP", {"signal": "model.trained"}))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))

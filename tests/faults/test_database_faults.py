@@ -198,7 +198,10 @@ def test_a_bulk_load_that_rings_nobody(database: str, loaded: Connection) -> Non
         first = emit(loaded)
         wait_for(lambda: acted(loaded, first) == 1)
         loaded.execute("SET session_replication_role = replica; SET pgsig.bell = 'off'")
-        number = one(loaded, "INSERT INTO pgsig.signals (key) VALUES ('load') RETURNING id")
+        number = one(
+            loaded,
+            "INSERT INTO pgsig.signals (key, lane) VALUES ('load', hashtextextended('default', 0) & 3) RETURNING id",
+        )
         wait_for(lambda: acted(loaded, number) == 1)
 
 

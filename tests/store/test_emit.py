@@ -132,19 +132,17 @@ def test_the_quick_look_and_the_names_of_the_problems_agree(connection: Connecti
     assert min(outcome.values()) > 60
 
 
-def test_the_lane_is_the_namespace_s_whatever_is_given(connection: Connection) -> None:
-    for given in (
-        {},
-        {"namespace": "elsewhere"},
-        {"namespace": "b", "event_id": "e"},
-        {"kind": "state", "key": "run.w.o.failed"},
-    ):
-        insert(connection, **given)
-        for lane in range(4):
-            insert(connection, **{**given, "lane": lane, **({"event_id": f"e{lane}"} if "event_id" in given else {})})
-    emit(connection, namespace="c", subject="s" * 190)
-    emit(connection, subject="s" * 200)
-    assert count(connection) == 22
+def test_the_lane_is_the_namespace_s(connection: Connection) -> None:
+    for number in range(8):
+        for door in insert, emit:
+            door(connection, namespace=f"n{number}")
+            door(connection, namespace=f"n{number}", event_id=f"{door.__name__}{number}")
+    for subject in "", "s" * 190, "s" * 200:
+        insert(connection, subject=subject)
+        emit(connection, subject=subject)
+    insert(connection, kind="state", key="run.w.o.failed")
+    connection.execute("""SELECT pgsig.emit_many('[{"key": "a"}, {"key": "a", "namespace": "n1"}]')""")
+    assert count(connection) == 41
     assert one(connection, "SELECT count(DISTINCT lane) FROM pgsig.signals") >= 2
     assert one(connection, "SELECT count(*) FROM pgsig.signals WHERE lane <> hashtextextended(namespace, 0) & 3") == 0
 

@@ -52,8 +52,9 @@ def history(plans_database: str) -> Iterator[Connection]:
         for number in range(COMMITS):
             weeks = OLD - number * (OLD + 1) // COMMITS
             connection.execute(
-                f"""INSERT INTO pgsig.signals (key, subject, emitted_at)
-                    SELECT 'k' || i % 50, 's' || i % 1000, clock_timestamp() - interval '7 days' * {weeks}
+                f"""INSERT INTO pgsig.signals (lane, key, subject, emitted_at)
+                    SELECT hashtextextended('default', 0) & 3, 'k' || i % 50, 's' || i % 1000,
+                           clock_timestamp() - interval '7 days' * {weeks}
                     FROM generate_series(1, {ROWS // COMMITS}) i""".encode()
             )
         for statement in (

@@ -178,7 +178,7 @@ TABLE pgsig_private.action (
     recorded_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     consumed    boolean NOT NULL DEFAULT false
     CONSTRAINT action_pkey PRIMARY KEY (id)
-    CONSTRAINT action_action_check CHECK ((action = ANY (ARRAY['START'::text, 'STOP'::text, 'RESTART'::text, 'RELOAD'::text, 'NONE'::text])))
+    CONSTRAINT action_is_known CHECK ((action = ANY ('{START,STOP,RESTART,RELOAD,NONE}'::text[]))) NOT VALID
 ) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000, autovacuum_vacuum_insert_scale_factor=0.02, autovacuum_analyze_scale_factor=0.02)
 CREATE INDEX action_by_hand ON pgsig_private.action USING btree (operator_id, subject, id) WHERE (rule_id = 0)
 CREATE INDEX action_cause ON pgsig_private.action USING btree (cause_id)
@@ -272,7 +272,7 @@ TABLE pgsig_private.instance (
     run_id      bigint
     changed_at  timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     CONSTRAINT instance_pkey PRIMARY KEY (operator_id, subject)
-    CONSTRAINT instance_desired_check CHECK ((desired = ANY (ARRAY['running'::text, 'stopped'::text])))
+    CONSTRAINT desired_is_known CHECK ((desired = ANY ('{running,stopped}'::text[]))) NOT VALID
 ) WITH (fillfactor=60, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=500)
 
 TABLE pgsig_private.kept_signal (
@@ -359,7 +359,7 @@ TABLE pgsig_private.outcome (
     detail      text
     recorded_at timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     CONSTRAINT outcome_pkey PRIMARY KEY (signal_id, rule_id, subject)
-    CONSTRAINT outcome_outcome_check CHECK ((outcome = ANY (ARRAY['consumed'::text, 'superseded'::text, 'expired'::text, 'late'::text, 'duplicate'::text, 'held'::text, 'quarantined'::text])))
+    CONSTRAINT outcome_is_known CHECK ((outcome = ANY ('{consumed,superseded,expired,late,duplicate,held,quarantined}'::text[]))) NOT VALID
 ) WITH (autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000, autovacuum_vacuum_insert_scale_factor=0.02, autovacuum_analyze_scale_factor=0.02)
 CREATE INDEX outcome_held ON pgsig_private.outcome USING btree (rule_id, signal_id) WHERE (outcome = 'held'::text)
 
@@ -466,12 +466,6 @@ TABLE pgsig_private.run (
     cpu_seconds  double precision
     memory_peak  bigint
     CONSTRAINT run_pkey PRIMARY KEY (id)
-    CONSTRAINT blocked_by_its_key CHECK (((NOT blocked) OR ((limit_key IS NOT NULL) AND (claimable_at IS NULL))))
-    CONSTRAINT ended_if_final CHECK (((ended_at IS NOT NULL) = (state = ANY (ARRAY['succeeded'::text, 'failed'::text, 'stopped'::text, 'lost'::text]))))
-    CONSTRAINT granted_to_a_runner CHECK (((state <> ALL (ARRAY['starting'::text, 'running'::text])) OR ((runner_id IS NOT NULL) AND (slot IS NOT NULL))))
-    CONSTRAINT limit_is_whole CHECK ((((limit_key IS NULL) = (limit_most IS NULL)) AND (limit_most > 0)))
-    CONSTRAINT run_desired_check CHECK ((desired = ANY (ARRAY['run'::text, 'stop'::text])))
-    CONSTRAINT state_is_known CHECK ((state = ANY (ARRAY['queued'::text, 'starting'::text, 'running'::text, 'retrying'::text, 'succeeded'::text, 'failed'::text, 'stopped'::text, 'lost'::text])))
 ) WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=500)
 CREATE INDEX run_action ON pgsig_private.run USING btree (action_id)
 CREATE INDEX run_alive ON pgsig_private.run USING btree (operator_id, subject, id) WHERE (state = ANY (ARRAY['queued'::text, 'starting'::text, 'running'::text, 'retrying'::text]))
@@ -484,8 +478,7 @@ CREATE INDEX run_operator ON pgsig_private.run USING btree (operator_id, id)
 CREATE INDEX run_pool ON pgsig_private.run USING btree (pool) WHERE (state = ANY (ARRAY['starting'::text, 'running'::text]))
 CREATE INDEX run_runner ON pgsig_private.run USING btree (runner_id) WHERE (state = ANY (ARRAY['starting'::text, 'running'::text]))
 CREATE UNIQUE INDEX run_slot ON pgsig_private.run USING btree (operator_id, subject, slot) WHERE (state = ANY (ARRAY['starting'::text, 'running'::text, 'retrying'::text]))
-CREATE TRIGGER check_first BEFORE INSERT ON pgsig_private.run FOR EACH ROW EXECUTE FUNCTION pgsig_private.check_move()
-CREATE TRIGGER check_move BEFORE UPDATE ON pgsig_private.run FOR EACH ROW WHEN ((old.state <> new.state)) EXECUTE FUNCTION pgsig_private.check_move()
+CREATE TRIGGER check_run BEFORE INSERT OR UPDATE ON pgsig_private.run FOR EACH ROW EXECUTE FUNCTION pgsig_private.check_run()
 
 TABLE pgsig_private.setting (
     name  text NOT NULL
@@ -631,7 +624,7 @@ FUNCTION pgsig_private.begin_timeline(integer,xid8) RETURNS pgsig_private.timeli
 FUNCTION pgsig_private.behind(smallint,pg_snapshot,pg_snapshot,bigint) RETURNS record
 FUNCTION pgsig_private.carried_over(pg_snapshot,bigint) RETURNS pg_snapshot
 FUNCTION pgsig_private.carry_over(text) RETURNS bigint
-FUNCTION pgsig_private.check_move() RETURNS trigger
+FUNCTION pgsig_private.check_run() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer,text[],text,boolean) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text, ran_for double precision, since text, gone bigint[])
 FUNCTION pgsig_private.close_partition(text) RETURNS boolean
 FUNCTION pgsig_private.cursor_here() RETURNS text

@@ -44,11 +44,15 @@ BEGIN
           FROM pgsig_private.instance i JOIN unnest(p_operators, p_subjects) a(o, s) ON i.operator_id = a.o AND i.subject = a.s;
 END $$;
 
--- A state of a run becomes a signal in the transaction that makes it so. Its ring says which: where no rule asks for it, nobody need hurry.
+-- A state of a run becomes a signal in the transaction that makes it so. Its ring says which: where no rule asks for it, nobody need hurry. It needs no
+-- guard, so it brings its lane, unless a job's result is larger than a value may be.
 CREATE OR REPLACE FUNCTION pgsig_private.emit_states(p_runs bigint[], p_state text) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO pgsig.signals (emitted_at, kind, namespace, key, subject, value, source, run_id, depth)
-    SELECT pgsig_private.ring(p_state), 'state', w.namespace, 'run.' || w.name || '.' || o.name || '.' || p_state, r.subject,
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO pgsig.signals (emitted_at, kind, namespace, lane, key, subject, value, source, run_id, depth)
+    SELECT pgsig_private.ring(p_state), 'state', w.namespace,
+           CASE WHEN pg_column_size(r.result) > 262144 THEN NULL ELSE (hashtextextended(w.namespace, 0) & 3)::smallint END,
+           'run.' || w.name || '.' || o.name || '.' || p_state, r.subject,
            coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
                'run', r.id, 'attempt', r.attempt, 'generation', r.generation, 'exit_code', r.exit_code, 'reason', r.reason))),
            'pgsig', r.id, r.depth
@@ -56,8 +60,8 @@ LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
       JOIN pgsig_private.operator o ON o.id = r.operator_id
       JOIN pgsig_private.workflow w ON w.id = o.workflow_id
      WHERE r.id = ANY (p_runs)
-     ORDER BY r.id
-$$;
+     ORDER BY r.id;
+END $$;
 
 -- What was to be reloaded with is nobody's any more: these runs have ended.
 CREATE OR REPLACE FUNCTION pgsig_private.end_reloads(p_runs bigint[]) RETURNS void

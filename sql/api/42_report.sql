@@ -1,30 +1,39 @@
 -- REPORT: what becomes of a run. It moves from state to state as its runner reports, and each move is a signal. A report with the epoch of an older
 -- grant changes nothing. Instance, run and a limit's key are locked in this order, as in 40_claim.sql.
 
--- The published state machine. Illegal moves are impossible, whoever tries.
-CREATE OR REPLACE FUNCTION pgsig_private.check_move() RETURNS trigger
+-- What a run may be, and the published state machine: whoever tries. CHECKs and the WHEN of a trigger would be read from text, planned and set up anew
+-- by each statement that touches a run, which takes several times as long as this.
+CREATE OR REPLACE FUNCTION pgsig_private.check_run() RETURNS trigger
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'INSERT' THEN
         IF NEW.state <> 'queued' THEN
             RAISE EXCEPTION 'a run begins as queued, not as %', NEW.state USING ERRCODE = 'PS310';
         END IF;
-    ELSIF NOT (CASE OLD.state
-        WHEN 'queued'   THEN NEW.state IN ('starting', 'stopped')
-        WHEN 'starting' THEN NEW.state IN ('running', 'retrying', 'succeeded', 'failed', 'stopped', 'lost')
-        WHEN 'running'  THEN NEW.state IN ('retrying', 'succeeded', 'failed', 'stopped', 'lost')
-        WHEN 'retrying' THEN NEW.state IN ('starting', 'stopped', 'failed')
+    ELSIF OLD.state <> NEW.state AND NOT (CASE OLD.state
+        WHEN 'queued'   THEN NEW.state = ANY ('{starting,stopped}')
+        WHEN 'starting' THEN NEW.state = ANY ('{running,retrying,succeeded,failed,stopped,lost}')
+        WHEN 'running'  THEN NEW.state = ANY ('{retrying,succeeded,failed,stopped,lost}')
+        WHEN 'retrying' THEN NEW.state = ANY ('{starting,stopped,failed}')
         ELSE false END) THEN
         RAISE EXCEPTION 'run % cannot move from % to %', OLD.id, OLD.state, NEW.state
             USING ERRCODE = 'PS310', HINT = 'queued > starting > running > succeeded, failed, stopped or lost; retrying goes back to starting';
     END IF;
+    IF ((NEW.ended_at IS NOT NULL) = (NEW.state = ANY ('{succeeded,failed,stopped,lost}'))
+        AND (NEW.state <> ALL ('{starting,running}') OR NEW.runner_id IS NOT NULL AND NEW.slot IS NOT NULL)
+        AND (NEW.limit_key IS NULL) = (NEW.limit_most IS NULL) AND coalesce(NEW.limit_most, 1) > 0
+        AND (NOT NEW.blocked OR NEW.limit_key IS NOT NULL AND NEW.claimable_at IS NULL)
+        AND NEW.desired = ANY ('{run,stop}')) IS NOT TRUE
+    THEN
+        RAISE EXCEPTION 'run % cannot be so: %', NEW.id, NEW USING ERRCODE = 'check_violation',
+            HINT = 'it has ended_at if its state is final, a runner and a slot if it starts or runs, limit_key and limit_most together and above 0, '
+                   'waits for its key only if it has one and is not claimable, and its desired is run or stop';
+    END IF;
     RETURN NEW;
 END $$;
 
-CREATE OR REPLACE TRIGGER check_first BEFORE INSERT ON pgsig_private.run
-    FOR EACH ROW EXECUTE FUNCTION pgsig_private.check_move();
-CREATE OR REPLACE TRIGGER check_move BEFORE UPDATE ON pgsig_private.run
-    FOR EACH ROW WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION pgsig_private.check_move();
+CREATE OR REPLACE TRIGGER check_run BEFORE INSERT OR UPDATE ON pgsig_private.run
+    FOR EACH ROW EXECUTE FUNCTION pgsig_private.check_run();
 
 -- After runs of an instance have ended: let the next ones go. The instance is locked by the caller.
 CREATE OR REPLACE FUNCTION pgsig_private.release_next(p_operator bigint, p_subject text) RETURNS void
@@ -168,8 +177,8 @@ BEGIN
                 UNION ALL SELECT last.id, last.state, NULL WHERE last.state IN ('succeeded', 'failed', 'stopped', 'lost')
             ) o ORDER BY o.waits NULLS LAST, o.id DESC LIMIT 1) seen
      WHERE i.operator_id = last.operator_id AND i.subject = last.subject;
-    INSERT INTO pgsig.signals (kind, namespace, key, subject, value, source, run_id, depth)
-    SELECT 'state', w.namespace, 'run.' || w.name || '.' || o.name || '.' || m.state, m.subject,
+    INSERT INTO pgsig.signals (kind, namespace, lane, key, subject, value, source, run_id, depth)
+    SELECT 'state', w.namespace, CASE WHEN pg_column_size(r.result) > 262144 THEN NULL ELSE (hashtextextended(w.namespace, 0) & 3)::smallint END, 'run.' || w.name || '.' || o.name || '.' || m.state, m.subject,
            coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
                'run', m.id, 'attempt', m.attempt, 'generation', m.generation, 'exit_code', m.exit_code, 'reason', m.reason))),
            'pgsig', m.id, m.depth

@@ -59,7 +59,13 @@ def test_rule_1_seq_and_latest_go_by_position(shop: Workshop, database: str) -> 
 
 def test_rule_2_each_signal_and_rule_has_one_outcome_that_can_be_asked_for(shop: Workshop) -> None:
     shop.apply(both={"all": [{**A, "latest": True}, B]}, short={"all": [A, B], "within": "1ms"}, picky={**A, "eq": 1})
-    signals = [shop.emit("a", "one"), shop.call("SELECT pgsig.emit('a', '1e5000')"), shop.emit("b")]
+    signals = [
+        shop.call(
+            "INSERT INTO pgsig.signals (key, emitted_at) VALUES ('a', clock_timestamp() - interval '1 s') RETURNING id"
+        ),
+        shop.call("SELECT pgsig.emit('a', '1e5000')"),
+        shop.emit("b"),
+    ]
     shop.call("SELECT pgsig.pause('w.both')")
     signals.append(shop.emit("a"))
     shop.evaluate()

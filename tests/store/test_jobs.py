@@ -309,3 +309,35 @@ def test_the_dead_of_a_machine_are_looked_for_once(connection: Connection) -> No
         ).fetchall()
     assert sorted(one.pid for one in gone) == [4, *range(6, 301)]  # 5 has joined anew, as 1
     assert calls == [(1,)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ended_at = now()",
+        "state = 'starting'",
+        "state = 'starting', runner_id = 1",
+        "state = 'stopped'",
+        "limit_key = 'k'",
+        "limit_most = 1",
+        "limit_key = 'k', limit_most = 0",
+        "blocked = true",
+        "blocked = true, limit_key = 'k', limit_most = 1, claimable_at = now()",
+        "desired = 'other'",
+        "desired = NULL",
+        "blocked = NULL",
+    ],
+)
+def test_a_run_is_whole_whoever_writes_it(connection: Connection, change: str) -> None:
+    number = do.start(connection, do.operator(connection, "op"))
+    with pytest.raises(psycopg.errors.CheckViolation, match=f"run {number} cannot be so"):
+        connection.execute(f"UPDATE pgsig_private.run SET {change} WHERE id = {number}".encode())
+
+
+def test_a_run_begins_in_the_line(connection: Connection) -> None:
+    do.start(connection, do.operator(connection, "op"))
+    with pytest.raises(psycopg.Error, match="begins as queued, not as lost") as refused:
+        connection.execute(
+            """INSERT INTO pgsig_private.run SELECT (jsonb_populate_record(r, '{"id": 99, "state": "lost"}')).* FROM pgsig_private.run r"""
+        )
+    assert refused.value.sqlstate == "PS310"

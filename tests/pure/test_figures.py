@@ -13,6 +13,7 @@ import pytest
 from tests.support_core import ROOT
 
 TEXT = " ".join((ROOT / "docs/scaling.md").read_text(encoding="utf-8").split())
+MODEL = "the model of docs/scaling.md"  # has small steps and two lanes among its own
 REPORT = json.loads((ROOT / "docs/bench/result.json").read_text(encoding="utf-8"))
 
 
@@ -29,7 +30,7 @@ def drains(wanted: Callable[[dict[str, str]], bool]) -> str:
     """The least and the most, signals a second."""
     speeds = [
         round(each["value"]) for each in REPORT["figures"]
-        if each["unit"] == "a second" and "two terms" not in each["name"] and wanted(each)
+        if each["unit"] == "a second" and "two terms" not in each["name"] and each["group"] != MODEL and wanted(each)
     ]  # fmt: skip
     return f"{min(speeds):,} to {max(speeds):,}"
 

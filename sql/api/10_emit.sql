@@ -3,8 +3,8 @@
 -- Three doors lead here, all inside the caller's own transaction: INSERT INTO pgsig.signals (COPY, MERGE), pgsig.emit, pgsig.emit_many. One trigger
 -- guards all of them and names every problem of a row at once; emit_many names those of every row. A CHECK or a generated column would be read,
 -- planned and set up anew by each statement, which is most of what an insert of one row costs; a function is compiled once a session. emit looks
--- for itself whether a signal is what nearly all are, and such a one needs no guard: to call it takes longer than all the rest of emit. That it was
--- looked at is said by its lane, which nobody may give who only emits.
+-- for itself whether a signal is what nearly all are, and such a one needs no guard: to call it takes longer than emit itself does beyond its insert.
+-- That it was looked at is said by its lane, which nobody may give who only emits.
 --
 -- The doorbell is in the default of emitted_at. A worker that sleeps holds the bell's exclusive lock. Failing to share it means that somebody
 -- sleeps: only then is a NOTIFY worth its price, which is a database-wide lock held until after the commit's fsync. Getting it means that every

@@ -178,7 +178,9 @@ BEGIN
             ) o ORDER BY o.waits NULLS LAST, o.id DESC LIMIT 1) seen
      WHERE i.operator_id = last.operator_id AND i.subject = last.subject;
     INSERT INTO pgsig.signals (kind, namespace, lane, key, subject, value, source, run_id, depth)
-    SELECT 'state', w.namespace, CASE WHEN pg_column_size(r.result) > 262144 THEN NULL ELSE (hashtextextended(w.namespace, 0) & 3)::smallint END, 'run.' || w.name || '.' || o.name || '.' || m.state, m.subject,
+    SELECT 'state', w.namespace,
+           CASE WHEN pg_column_size(r.result) > 262144 THEN NULL ELSE (hashtextextended(w.namespace, 0) & 3)::smallint END,  -- as in emit_states
+           'run.' || w.name || '.' || o.name || '.' || m.state, m.subject,
            coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
                'run', m.id, 'attempt', m.attempt, 'generation', m.generation, 'exit_code', m.exit_code, 'reason', m.reason))),
            'pgsig', m.id, m.depth

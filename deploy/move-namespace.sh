@@ -25,10 +25,10 @@ alive="EXISTS (SELECT FROM pgsig.runs WHERE namespace = '$NS' AND state IN ('que
 workflows=$(ask "$OLD" "SELECT DISTINCT workflow FROM pgsig.operators WHERE namespace = '$NS' ORDER BY 1")
 before=$(ask "$OLD" "SELECT last_value FROM pgsig_private.signal_id")
 for workflow in $workflows; do last=$(old pause "$workflow" --namespace "$NS" --reason "moves to another cluster"); done
-until_true "what came before is evaluated" "pgsig_private.is_evaluated(s) FROM pgsig.signals s WHERE s.id = $last"
+until_true "what came before is evaluated" "pgsig_private.is_evaluated(s) FROM pgsig_private.signal s WHERE s.id = $last"
 
 # 2. What runs comes to its end, and so does what its end is a signal for; what never ends is stopped with its definition, and noted.
-waiting="EXISTS (SELECT FROM pgsig.signals s WHERE s.id > $before AND s.namespace = '$NS' AND NOT pgsig_private.is_evaluated(s))"
+waiting="EXISTS (SELECT FROM pgsig_private.signal s WHERE s.id > $before AND s.namespace = '$NS' AND NOT pgsig_private.is_evaluated(s))"
 until_true "no batch run is alive, and what came is evaluated" "NOT $alive AND kind = 'batch') AND NOT $waiting"
 ask "$OLD" "SELECT workflow || '.' || operator, subject FROM pgsig.operators WHERE namespace = '$NS' AND kind = 'streaming' AND desired = 'running'" >"$bag/running"
 

@@ -1,4 +1,4 @@
-"""The worker's end of the doorbell (the emitter's is the default of `pgsig.signals.emitted_at`, see `sql/api/10_emit.sql`).
+"""The worker's end of the doorbell (the emitter's is the default of `pgsig_private.signal.emitted_at`, see `sql/api/10_emit.sql`).
 
 NOTIFY takes a lock over the whole database until after the commit's fsync, so an emitter rings only while every worker sleeps. Who wants to
 sleep takes the bell's lock exclusively: having it means that every emitter that saw somebody awake has ended. Then it looks once more, and

@@ -5,27 +5,6 @@
 --
 -- Why each table is there: migrations/versions. What each function does: sql/api. What Python asks: sql/queries.
 
--- The log of facts. INSERT (key, value) or call pgsig.emit; rows are never updated. Only namespace, key, subject, value, source, event_id and run_id are yours to give.
-TABLE pgsig.signals (
-    xid        xid8 NOT NULL DEFAULT pg_current_xact_id()  -- transaction that wrote it; with a snapshot it tells what was new to whom
-    id         bigint NOT NULL DEFAULT nextval('pgsig_private.signal_id'::regclass)  -- position in the log; gaps mean nothing
-    namespace  text NOT NULL DEFAULT 'default'::text
-    key        text NOT NULL  -- what happened: dotted lower-case segments, for instance model.trained
-    subject    text NOT NULL DEFAULT ''::text  -- which entity it happened to; empty: none
-    value      jsonb NOT NULL DEFAULT 'null'::jsonb  -- any JSON up to 256 KiB
-    source     text NOT NULL DEFAULT SESSION_USER  -- who says so; by default the database user
-    event_id   text  -- your own id of the event: the same (namespace, source, event_id) is stored once
-    run_id     bigint  -- the run that emitted it
-    emitted_at timestamp with time zone NOT NULL DEFAULT  CASE WHEN ( CASE WHEN (current_setting('pgsig.bell'::text, true) = 'off'::text) THEN true WHEN pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN true WHEN (pg_notification_queue_usage() >= (0.9)::double precision) THEN true ELSE (pg_notify('pgsig_signals'::text, ''::text) IS NOT NULL) END IS NOT NULL) THEN clock_timestamp() ELSE NULL::timestamp with time zone END  -- database time of the insert; getting it rings, if all workers sleep
-    kind       text NOT NULL DEFAULT 'user'::text  -- user, or what pgsig itself wrote: state, tick, manual, timer
-    depth      smallint NOT NULL DEFAULT 0  -- length of the causal chain that led here; 0: from outside
-    lane       smallint NOT NULL  -- signals of a namespace share a lane and are evaluated in order
-) PARTITION BY RANGE (emitted_at)
-CREATE INDEX signals_id ON ONLY pgsig.signals USING btree (id)
-CREATE INDEX signals_key ON ONLY pgsig.signals USING btree (namespace, key, id)
-CREATE INDEX signals_take ON ONLY pgsig.signals USING btree (lane, xid, id)
-CREATE TRIGGER before_signal BEFORE INSERT ON pgsig.signals FOR EACH ROW WHEN ((new.lane IS NULL)) EXECUTE FUNCTION pgsig_private.before_signal()
-
 -- Every decision, with the signals that led to it. Never updated: it is the audit log.
 VIEW pgsig.actions
     id          bigint
@@ -144,6 +123,24 @@ VIEW pgsig.runs
     limit_key   text  -- of all runs with this key at most limit_most are alive at once; blocked: it waits for one of them to end
     limit_most  integer
     blocked     boolean
+
+
+-- The log of facts. INSERT (key, value) or call pgsig.emit; rows are never updated. Only namespace, key, subject, value, source, event_id and run_id are yours to give.
+VIEW pgsig.signals
+    xid        xid8 DEFAULT pg_current_xact_id()  -- transaction that wrote it; with a snapshot it tells what was new to whom
+    id         bigint  -- position in the log; gaps mean nothing
+    namespace  text DEFAULT 'default'::text
+    key        text  -- what happened: dotted lower-case segments, for instance model.trained
+    subject    text DEFAULT ''::text  -- which entity it happened to; empty: none
+    value      jsonb DEFAULT 'null'::jsonb  -- any JSON up to 256 KiB
+    source     text DEFAULT SESSION_USER  -- who says so; by default the database user
+    event_id   text  -- your own id of the event: the same (namespace, source, event_id) is stored once
+    run_id     bigint  -- the run that emitted it
+    emitted_at timestamp with time zone  -- database time of the insert; getting it rings, if all workers sleep
+    kind       text DEFAULT 'user'::text  -- user, or what pgsig itself wrote: state, tick, manual, timer
+    depth      smallint DEFAULT 0  -- length of the causal chain that led here; 0: from outside
+    lane       smallint  -- signals of a namespace share a lane and are evaluated in order
+CREATE TRIGGER insert_signal INSTEAD OF INSERT ON pgsig.signals FOR EACH ROW EXECUTE FUNCTION pgsig_private.insert_signal()
 
 
 -- Periodic triggers in force.
@@ -344,7 +341,7 @@ TABLE pgsig_private.operator_version (
 
 TABLE pgsig_private.origin (
     xid   xid8 NOT NULL DEFAULT pg_current_xact_id()
-    log   oid NOT NULL DEFAULT ('pgsig.signals'::regclass)::oid
+    log   oid NOT NULL DEFAULT ('pgsig_private.signal'::regclass)::oid
     shift bigint NOT NULL DEFAULT 0
     since timestamp with time zone NOT NULL DEFAULT clock_timestamp()
     CONSTRAINT origin_shift_check CHECK ((shift >= 0))
@@ -487,6 +484,26 @@ TABLE pgsig_private.setting (
     CONSTRAINT setting_pkey PRIMARY KEY (name)
 )
 
+-- The log itself. What is in it was looked at: pgsig.signals, the view of it, is where others insert.
+TABLE pgsig_private.signal (
+    xid        xid8 NOT NULL DEFAULT pg_current_xact_id()
+    id         bigint NOT NULL DEFAULT nextval('pgsig_private.signal_id'::regclass)
+    namespace  text NOT NULL DEFAULT 'default'::text
+    key        text NOT NULL
+    subject    text NOT NULL DEFAULT ''::text
+    value      jsonb NOT NULL DEFAULT 'null'::jsonb
+    source     text NOT NULL DEFAULT SESSION_USER
+    event_id   text
+    run_id     bigint
+    emitted_at timestamp with time zone NOT NULL DEFAULT  CASE WHEN ( CASE WHEN (current_setting('pgsig.bell'::text, true) = 'off'::text) THEN true WHEN pg_try_advisory_xact_lock_shared(1885827945, 1000) THEN true WHEN (pg_notification_queue_usage() >= (0.9)::double precision) THEN true ELSE (pg_notify('pgsig_signals'::text, ''::text) IS NOT NULL) END IS NOT NULL) THEN clock_timestamp() ELSE NULL::timestamp with time zone END
+    kind       text NOT NULL DEFAULT 'user'::text
+    depth      smallint NOT NULL DEFAULT 0
+    lane       smallint NOT NULL
+) PARTITION BY RANGE (emitted_at)
+CREATE INDEX signals_id ON ONLY pgsig_private.signal USING btree (id)
+CREATE INDEX signals_key ON ONLY pgsig_private.signal USING btree (namespace, key, id)
+CREATE INDEX signals_take ON ONLY pgsig_private.signal USING btree (lane, xid, id)
+
 TABLE pgsig_private.state (
     rule_id    bigint NOT NULL
     subject    text NOT NULL
@@ -618,7 +635,6 @@ FUNCTION pgsig.resume(text,text,text,text) RETURNS bigint
 FUNCTION pgsig.why(text,text,text) RETURNS text
 FUNCTION pgsig_private.adopt(bigint) RETURNS bigint
 FUNCTION pgsig_private.ask_function(text,jsonb,jsonb) RETURNS record
-FUNCTION pgsig_private.before_signal() RETURNS trigger
 FUNCTION pgsig_private.begin_backfill(bigint,timestamp with time zone[],integer,text,text) RETURNS bigint
 FUNCTION pgsig_private.begin_timeline(integer,xid8) RETURNS pgsig_private.timeline
 FUNCTION pgsig_private.behind(smallint,pg_snapshot,pg_snapshot,bigint) RETURNS record
@@ -650,10 +666,12 @@ FUNCTION pgsig_private.gone_before(text) RETURNS timestamp with time zone
 FUNCTION pgsig_private.gone_runners(text) RETURNS bigint[]
 FUNCTION pgsig_private.hear(smallint[],pg_snapshot,pg_snapshot,bigint,integer,text,text,text,text) RETURNS TABLE(id bigint, namespace text, key text, subject text, value jsonb, source text, event_id text, run_id bigint, emitted_at timestamp with time zone, kind text, depth smallint, reached bigint)
 FUNCTION pgsig_private.here() RETURNS pg_snapshot
-FUNCTION pgsig_private.is_evaluated(pgsig.signals) RETURNS boolean
+FUNCTION pgsig_private.insert_signal() RETURNS trigger
+FUNCTION pgsig_private.is_evaluated(pgsig_private.signal) RETURNS boolean
 FUNCTION pgsig_private.is_first(text,text,text,bigint,text,text,jsonb) RETURNS boolean
 FUNCTION pgsig_private.join_processes(text,text,text,integer,text,text[],integer,interval,text[]) RETURNS bigint
 FUNCTION pgsig_private.key_fits(text,text) RETURNS boolean
+FUNCTION pgsig_private.lane_of(text,text,jsonb,text,text,text,text) RETURNS smallint
 FUNCTION pgsig_private.last_checkpoint(pgsig_private.run) RETURNS jsonb
 FUNCTION pgsig_private.last_seen(jsonb,pgsig_private.rule,text,text,jsonb) RETURNS jsonb
 FUNCTION pgsig_private.leaf_text(jsonb) RETURNS text
@@ -708,7 +726,7 @@ FUNCTION pgsig_private.unblock(text) RETURNS void
 FUNCTION pgsig_private.verdict(pgsig_private.rule,text,text,jsonb,jsonb,jsonb,jsonb,pgsig_private.action) RETURNS jsonb
 FUNCTION pgsig_private.whole(xid) RETURNS bigint
 FUNCTION pgsig_private.why(text,text,text) RETURNS jsonb
-FUNCTION pgsig_private.why_not(pgsig.signals,jsonb,pgsig_private.rule) RETURNS text
+FUNCTION pgsig_private.why_not(pgsig_private.signal,jsonb,pgsig_private.rule) RETURNS text
 FUNCTION pgsig_private.why_not_claimed(pgsig_private.run) RETURNS text
 FUNCTION pgsig_private.why_queued(pgsig_private.run) RETURNS jsonb
 FUNCTION pgsig_private.why_rule(pgsig_private.rule,text,text,text,text) RETURNS jsonb

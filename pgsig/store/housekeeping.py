@@ -109,10 +109,12 @@ def drop_old_partitions(connection: Connection, *, patience: float = PATIENCE) -
                         log.info("partition %s stays for now: somebody is writing into it, or has just done so", name)
                         continue
                     connection.execute(
-                        sql.SQL("ALTER TABLE pgsig.signals DETACH PARTITION {} CONCURRENTLY").format(table)
+                        sql.SQL("ALTER TABLE pgsig_private.signal DETACH PARTITION {} CONCURRENTLY").format(table)
                     )
                 elif state == "detaching":
-                    connection.execute(sql.SQL("ALTER TABLE pgsig.signals DETACH PARTITION {} FINALIZE").format(table))
+                    connection.execute(
+                        sql.SQL("ALTER TABLE pgsig_private.signal DETACH PARTITION {} FINALIZE").format(table)
+                    )
                 gone = connection.execute(query("drop_detached"), {"name": name}).fetchone() == (True,)
             except IN_USE as error:
                 log.info("partition %s stays for now: %s", name, str(error).strip().partition("\n")[0])

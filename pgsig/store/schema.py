@@ -36,7 +36,9 @@ def picture(connection: Connection) -> str:
         if comment:
             parts.append(_comment(comment))
         if kind == "view":
-            parts.append(f"VIEW {name}\n" + _columns(columns[oid], indent=1) + "\n")
+            parts.append(f"VIEW {name}\n" + _columns(columns[oid], indent=1).rstrip("\n"))
+            parts += [definition for (definition,) in triggers.get(oid, ())]
+            parts.append("\n")
             continue
         body = [_columns(columns[oid], indent=1).rstrip("\n")] + [
             f"    {definition}" for (definition,) in constraints.get(oid, ())

@@ -1,15 +1,16 @@
 -- EMIT: how a signal gets into the log.
 --
--- Three doors lead here, all inside the caller's own transaction: INSERT INTO pgsig.signals (COPY, MERGE), pgsig.emit, pgsig.emit_many. One trigger
--- guards all of them and names every problem of a row at once; emit_many names those of every row. A CHECK or a generated column would be read,
--- planned and set up anew by each statement, which is most of what an insert of one row costs; a function is compiled once a session. emit looks
--- for itself whether a signal is what nearly all are, and such a one needs no guard: to call it takes longer than emit itself does beyond its insert.
--- That it was looked at is said by its lane, which nobody may give who only emits.
+-- Three doors lead here, all inside the caller's own transaction: INSERT INTO pgsig.signals (COPY; MERGE from Postgres 17 on), pgsig.emit,
+-- pgsig.emit_many. The log itself, pgsig_private.signal, is nobody's but pgsig's: what stands in it was looked at, and its lane says so. It has no
+-- trigger and no CHECK, since each statement reads, plans and sets up anew what a table has of them, were it only the WHEN of a trigger that is not
+-- called; a function is compiled once a session. So pgsig.signals is a view, to read and to insert into: its trigger guards each row and names
+-- every problem of it at once, emit_many those of every row. emit looks for itself whether a signal is what nearly all are, and goes by the view
+-- where it is not.
 --
--- The doorbell is in the default of emitted_at. A worker that sleeps holds the bell's exclusive lock. Failing to share it means that somebody
--- sleeps: only then is a NOTIFY worth its price, which is a database-wide lock held until after the commit's fsync. Getting it means that every
--- worker is awake and that none can fall asleep before this transaction ends. SET LOCAL pgsig.bell = 'off' is for transactions that PREPARE:
--- those may not notify.
+-- The doorbell is in the default of emitted_at, and the view's trigger does as that one does. A worker that sleeps holds the bell's exclusive lock.
+-- Failing to share it means that somebody sleeps: only then is a NOTIFY worth its price, which is a database-wide lock held until after the commit's
+-- fsync. Getting it means that every worker is awake and that none can fall asleep before this transaction ends. SET LOCAL pgsig.bell = 'off' is for
+-- transactions that PREPARE: those may not notify.
 --
 -- Advisory locks use class 1885827945 ('pgsi'); objects 0..3 are the lanes, and 1000 the bell, 1001 who keeps house, 1002 shared by workers that are
 -- awake, 1003 who migrates, 1004 who makes partitions, 1005 the worker on duty, 1006 who notes a timeline, 1007 who looks for the dead.
@@ -28,43 +29,63 @@ EXCEPTION WHEN lock_not_available THEN
                       AND l.classid::bigint = p_class AND l.objid::bigint = p_object AND l.objsubid = 2);
 END $$;
 
--- Here and in emit everything is named with its schema, operators too: that costs nothing, and a search_path set by a function is set at each
--- call. So no BETWEEN, IN, CAST or IS DISTINCT FROM, whose operators cannot be named. A test holds both against hostile names.
-CREATE OR REPLACE FUNCTION pgsig_private.before_signal() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+-- Here, in insert_signal and in emit everything is named with its schema, operators too: that costs nothing, and a search_path set by a function is
+-- set at each call. So no BETWEEN, IN, CAST or IS DISTINCT FROM, whose operators cannot be named. A test holds them against hostile names.
+
+-- The lane of a signal that may be, by all rules; what may not be is refused. The rules of signal_problems as one expression: naming what is wrong
+-- costs as much as the insert, and is seldom needed.
+CREATE OR REPLACE FUNCTION pgsig_private.lane_of(
+    kind text, key text, value jsonb, subject text, namespace text, source text, event_id text DEFAULT NULL
+) RETURNS smallint LANGUAGE plpgsql AS $$
 BEGIN
+    IF (lane_of.key OPERATOR(pg_catalog.~) '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$'
+        AND (lane_of.kind OPERATOR(pg_catalog.=) 'user'
+             AND pg_catalog.split_part(lane_of.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}')
+             OR lane_of.kind OPERATOR(pg_catalog.=) ANY ('{state,tick,manual,timer}'))
+        AND pg_catalog.octet_length(lane_of.namespace) OPERATOR(pg_catalog.<=) 63 -- {0,62} would be five times as slow
+        AND lane_of.namespace OPERATOR(pg_catalog.~) '^[a-z][a-z0-9_-]*$'
+        AND pg_catalog.pg_column_size(lane_of.value) OPERATOR(pg_catalog.<=) 262144
+        AND pg_catalog.octet_length(lane_of.key) OPERATOR(pg_catalog.<=) 200
+        AND pg_catalog.octet_length(lane_of.subject) OPERATOR(pg_catalog.<=) 200
+        AND pg_catalog.octet_length(lane_of.source) OPERATOR(pg_catalog.<=) 200
+        AND (lane_of.event_id IS NULL OR pg_catalog.octet_length(lane_of.event_id) OPERATOR(pg_catalog.>=) 1
+                                     AND pg_catalog.octet_length(lane_of.event_id) OPERATOR(pg_catalog.<=) 200)) IS NOT TRUE
+    THEN
+        PERFORM pgsig_private.refuse_signal(lane_of.kind, lane_of.key, lane_of.value, lane_of.subject, lane_of.namespace, lane_of.source,
+                                            lane_of.event_id);
+    END IF;
+    RETURN pg_catalog.int2(pg_catalog.hashtextextended(lane_of.namespace, 0) OPERATOR(pg_catalog.&) 3);
+END $$;
+
+-- INSERT INTO pgsig.signals. What may not be is refused, whoever says it; lane and transaction are never what somebody says. Who may name position,
+-- time, kind and depth, as nobody may who only emits, is taken at his word: to load what was, for instance. The transaction that RETURNING tells is
+-- the view's own default: to ask the table for it would take longer.
+CREATE OR REPLACE FUNCTION pgsig_private.insert_signal() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    IF NEW.id IS NULL THEN
+        NEW.id := pg_catalog.nextval('pgsig_private.signal_id');
+    END IF;
+    IF NEW.emitted_at IS NULL THEN
+        NEW.emitted_at := CASE WHEN pg_catalog.current_setting('pgsig.bell', true) OPERATOR(pg_catalog.=) 'off'
+                                 OR pg_catalog.pg_try_advisory_xact_lock_shared(1885827945, 1000)
+                               THEN pg_catalog.clock_timestamp() ELSE pgsig_private.ring('') END;
+    END IF;
     -- What nearly every signal is, in as few calls as can be: each is set up anew in each transaction, which costs more than to make it.
-    IF NEW.kind OPERATOR(pg_catalog.=) 'user'
+    IF NEW.namespace OPERATOR(pg_catalog.=) 'default'
+       AND NEW.kind OPERATOR(pg_catalog.=) 'user'
        AND NEW.key OPERATOR(pg_catalog.~) '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$'
        AND pg_catalog.split_part(NEW.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}')
-       AND NEW.namespace OPERATOR(pg_catalog.=) 'default'
        AND pg_catalog.octet_length(NEW.key OPERATOR(pg_catalog.||) NEW.subject OPERATOR(pg_catalog.||) NEW.source) OPERATOR(pg_catalog.<=) 200
        AND pg_catalog.pg_column_size(NEW.value) OPERATOR(pg_catalog.<=) 262144
        AND NEW.event_id IS NULL AND NEW.run_id IS NULL
     THEN
         NEW.lane := pg_catalog.int2(pg_catalog.hashtextextended('default', 0) OPERATOR(pg_catalog.&) 3); -- a constant
+        INSERT INTO pgsig_private.signal (id, lane, key, subject, value, source, emitted_at, depth)
+        VALUES (NEW.id, NEW.lane, NEW.key, NEW.subject, NEW.value, NEW.source, NEW.emitted_at, NEW.depth);
         RETURN NEW;
     END IF;
-    -- The rules of signal_problems as one expression: naming what is wrong costs as much as the insert, and is seldom needed.
-    IF (NEW.key OPERATOR(pg_catalog.~) '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$'
-        AND (NEW.kind OPERATOR(pg_catalog.=) 'user'
-             AND pg_catalog.split_part(NEW.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}')
-             OR NEW.kind OPERATOR(pg_catalog.=) ANY ('{state,tick,manual,timer}'))
-        AND pg_catalog.octet_length(NEW.namespace) OPERATOR(pg_catalog.<=) 63 -- {0,62} would be five times as slow
-        AND NEW.namespace OPERATOR(pg_catalog.~) '^[a-z][a-z0-9_-]*$'
-        AND pg_catalog.pg_column_size(NEW.value) OPERATOR(pg_catalog.<=) 262144
-        AND pg_catalog.octet_length(NEW.key) OPERATOR(pg_catalog.<=) 200
-        AND pg_catalog.octet_length(NEW.subject) OPERATOR(pg_catalog.<=) 200
-        AND pg_catalog.octet_length(NEW.source) OPERATOR(pg_catalog.<=) 200) IS NOT TRUE
-    THEN
-        PERFORM pgsig_private.refuse_signal(NEW.kind, NEW.key, NEW.value, NEW.subject, NEW.namespace, NEW.source, NEW.event_id);
-    END IF;
-    NEW.lane := pg_catalog.int2(pg_catalog.hashtextextended(NEW.namespace, 0) OPERATOR(pg_catalog.&) 3);
+    NEW.lane := pgsig_private.lane_of(NEW.kind, NEW.key, NEW.value, NEW.subject, NEW.namespace, NEW.source, NEW.event_id);
     IF NEW.event_id IS NOT NULL OR NEW.run_id IS NOT NULL THEN
-        IF NOT (pg_catalog.octet_length(NEW.event_id) OPERATOR(pg_catalog.>=) 1
-                AND pg_catalog.octet_length(NEW.event_id) OPERATOR(pg_catalog.<=) 200)
-        THEN
-            PERFORM pgsig_private.refuse_signal(NEW.kind, NEW.key, NEW.value, NEW.subject, NEW.namespace, NEW.source, NEW.event_id);
-        END IF;
         IF NEW.kind OPERATOR(pg_catalog.=) 'user' AND NEW.run_id IS NOT NULL THEN
             NEW.depth := pgsig_private.depth_of_run(NEW.run_id);
         END IF;
@@ -74,11 +95,13 @@ BEGIN
             RETURN NULL;
         END IF;
     END IF;
+    INSERT INTO pgsig_private.signal (id, namespace, lane, key, subject, value, source, event_id, run_id, emitted_at, kind, depth)
+    VALUES (NEW.id, NEW.namespace, NEW.lane, NEW.key, NEW.subject, NEW.value, NEW.source, NEW.event_id, NEW.run_id, NEW.emitted_at, NEW.kind,
+            NEW.depth);
     RETURN NEW;
 END $$;
 
-CREATE OR REPLACE TRIGGER before_signal BEFORE INSERT ON pgsig.signals
-    FOR EACH ROW WHEN (NEW.lane IS NULL) EXECUTE FUNCTION pgsig_private.before_signal();
+CREATE OR REPLACE TRIGGER insert_signal INSTEAD OF INSERT ON pgsig.signals FOR EACH ROW EXECUTE FUNCTION pgsig_private.insert_signal();
 
 -- The time of a signal, and a ring that says what it is. Otherwise as the default of emitted_at, which rings without a word.
 CREATE OR REPLACE FUNCTION pgsig_private.ring(p_what text) RETURNS timestamptz
@@ -201,9 +224,11 @@ CREATE OR REPLACE FUNCTION pgsig.emit(
     run_id    bigint DEFAULT NULL
 ) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER AS $$
 DECLARE
-    v_id pg_catalog.int8;
+    v_id    pg_catalog.int8;
+    v_lane  pg_catalog.int2;
+    v_depth pg_catalog.int2;
 BEGIN
-    -- As in before_signal: what nearly every signal is, in as few calls as can be. session_user has 63 bytes at most.
+    -- As in insert_signal: what nearly every signal is, in as few calls as can be. session_user has 63 bytes at most.
     IF emit.namespace OPERATOR(pg_catalog.=) 'default'
        AND emit.key OPERATOR(pg_catalog.~) '^[a-z0-9_:-]+(\.[a-z0-9_:-]+)*$'
        AND pg_catalog.split_part(emit.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}')
@@ -212,7 +237,7 @@ BEGIN
        AND emit.source IS NULL AND emit.event_id IS NULL AND emit.run_id IS NULL
     THEN
         v_id := pg_catalog.nextval('pgsig_private.signal_id'); -- RETURNING takes longer; and so does the default of emitted_at, which names more
-        INSERT INTO pgsig.signals (id, lane, key, subject, value, source, emitted_at)
+        INSERT INTO pgsig_private.signal (id, lane, key, subject, value, source, emitted_at)
         VALUES (v_id, pg_catalog.int2(pg_catalog.hashtextextended('default', 0) OPERATOR(pg_catalog.&) 3), emit.key, emit.subject, emit.value,
                 session_user,
                 CASE WHEN pg_catalog.current_setting('pgsig.bell', true) OPERATOR(pg_catalog.=) 'off'
@@ -220,20 +245,27 @@ BEGIN
                      THEN pg_catalog.clock_timestamp() ELSE pgsig_private.ring('') END);
         RETURN v_id;
     END IF;
-    INSERT INTO pgsig.signals AS s (namespace, key, subject, value, source, event_id, run_id)
-    VALUES (emit.namespace, emit.key, coalesce(emit.subject, ''), coalesce(emit.value, 'null'), coalesce(emit.source, session_user),
-            emit.event_id, emit.run_id)
-    RETURNING s.id INTO v_id;
-    IF v_id IS NULL THEN
-        RETURN pgsig_private.first_position(emit.namespace, coalesce(emit.source, session_user), emit.event_id);
+    -- Any other as insert_signal does it.
+    emit.subject := coalesce(emit.subject, '');
+    emit.value := coalesce(emit.value, 'null');
+    emit.source := coalesce(emit.source, session_user);
+    v_lane := pgsig_private.lane_of('user', emit.key, emit.value, emit.subject, emit.namespace, emit.source, emit.event_id);
+    v_depth := CASE WHEN emit.run_id IS NULL THEN 0 ELSE pgsig_private.depth_of_run(emit.run_id) END;
+    v_id := pg_catalog.nextval('pgsig_private.signal_id');
+    IF emit.event_id IS NOT NULL AND NOT pgsig_private.is_first(
+        emit.namespace, emit.source, emit.event_id, v_id, emit.key, emit.subject, emit.value)
+    THEN
+        RETURN pgsig_private.first_position(emit.namespace, emit.source, emit.event_id);
     END IF;
+    INSERT INTO pgsig_private.signal (id, namespace, lane, key, subject, value, source, event_id, run_id, depth)
+    VALUES (v_id, emit.namespace, v_lane, emit.key, emit.subject, emit.value, emit.source, emit.event_id, emit.run_id, v_depth);
     RETURN v_id;
 END $$;
 COMMENT ON FUNCTION pgsig.emit IS
     'Emit one signal in the caller''s transaction. Returns its position; with an event_id that was seen before, the first position.';
 
 CREATE OR REPLACE FUNCTION pgsig.emit_many(signals jsonb, namespace text DEFAULT 'default') RETURNS SETOF bigint
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_problems text[];
     v_stored   bigint[];
@@ -270,41 +302,38 @@ BEGIN
     IF v_problems IS NOT NULL THEN
         PERFORM pgsig_private.refuse(v_problems);
     END IF;
-    IF jsonb_path_exists(signals, '$[*].event_id') THEN
-        WITH stored AS (
-            INSERT INTO pgsig.signals AS s (namespace, key, subject, value, source, event_id, run_id)
-            SELECT coalesce(i.item->>'namespace', emit_many.namespace), i.item->>'key', coalesce(i.item->>'subject', ''),
-                   coalesce(i.item->'value', 'null'), coalesce(i.item->>'source', session_user), i.item->>'event_id', (i.item->>'run_id')::bigint
-              FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place)
-             ORDER BY i.place
-            RETURNING s.id
-        )
-        SELECT coalesce(array_agg(s.id), '{}') INTO v_stored FROM stored s;
-        IF cardinality(v_stored) = jsonb_array_length(signals) THEN
-            RETURN QUERY SELECT u.id FROM unnest(v_stored) WITH ORDINALITY u(id, n) ORDER BY u.n;
-            RETURN;
-        END IF;
-        -- Some are repetitions, of something earlier in the array or of what is known, and answer with its position. What was stored comes in the
-        -- order in which it was given. The look is a statement of its own, so that it sees what others have committed meanwhile.
-        FOR v_item IN SELECT i.item->>'event_id' IS NULL AS plain,
-                             pgsig_private.first_position(coalesce(i.item->>'namespace', emit_many.namespace),
-                                                          coalesce(i.item->>'source', session_user), i.item->>'event_id') AS id
-                        FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place) ORDER BY i.place LOOP
-            IF v_item.plain OR v_item.id = v_stored[v_next] THEN
-                v_item.id := v_stored[v_next];
-                v_next := v_next + 1;
-            END IF;
-            RETURN NEXT v_item.id;
-        END LOOP;
+    -- All was looked at: it goes into the log as it is, in the order in which it was given. A source is compared by the collation of the column.
+    WITH given AS MATERIALIZED (
+        SELECT nextval('pgsig_private.signal_id') AS id, g.*, CASE WHEN g.run_id IS NULL THEN 0 ELSE pgsig_private.depth_of_run(g.run_id) END AS depth
+          FROM (SELECT coalesce(i.item->>'namespace', emit_many.namespace) AS namespace, i.item->>'key' AS key,
+                       coalesce(i.item->>'subject', '') AS subject, coalesce(i.item->'value', 'null') AS value,
+                       coalesce(i.item->>'source', session_user) COLLATE "default" AS source,
+                       i.item->>'event_id' AS event_id, (i.item->>'run_id')::bigint AS run_id
+                  FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place) ORDER BY i.place) g
+    ), stored AS (
+        INSERT INTO pgsig_private.signal AS s (id, namespace, lane, key, subject, value, source, event_id, run_id, depth)
+        SELECT g.id, g.namespace, (hashtextextended(g.namespace, 0) & 3)::smallint, g.key, g.subject, g.value, g.source, g.event_id, g.run_id, g.depth
+          FROM given g
+         WHERE g.event_id IS NULL OR pgsig_private.is_first(g.namespace, g.source, g.event_id, g.id, g.key, g.subject, g.value)
+        RETURNING s.id
+    )
+    SELECT coalesce(array_agg(s.id ORDER BY s.id), '{}') INTO v_stored FROM stored s;
+    IF cardinality(v_stored) = jsonb_array_length(signals) THEN
+        RETURN QUERY SELECT u.id FROM unnest(v_stored) WITH ORDINALITY u(id, n) ORDER BY u.n;
         RETURN;
     END IF;
-    RETURN QUERY
-        INSERT INTO pgsig.signals AS s (namespace, key, subject, value, source, run_id)
-        SELECT coalesce(i.item->>'namespace', emit_many.namespace), i.item->>'key', coalesce(i.item->>'subject', ''),
-               coalesce(i.item->'value', 'null'), coalesce(i.item->>'source', session_user), (i.item->>'run_id')::bigint
-          FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place)
-         ORDER BY i.place
-        RETURNING s.id;
+    -- Some are repetitions, of something earlier in the array or of what is known, and answer with its position. The look is a statement of its own,
+    -- so that it sees what others have committed meanwhile.
+    FOR v_item IN SELECT i.item->>'event_id' IS NULL AS plain,
+                         pgsig_private.first_position(coalesce(i.item->>'namespace', emit_many.namespace),
+                                                      coalesce(i.item->>'source', session_user), i.item->>'event_id') AS id
+                    FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place) ORDER BY i.place LOOP
+        IF v_item.plain OR v_item.id = v_stored[v_next] THEN
+            v_item.id := v_stored[v_next];
+            v_next := v_next + 1;
+        END IF;
+        RETURN NEXT v_item.id;
+    END LOOP;
 END $$;
 COMMENT ON FUNCTION pgsig.emit_many IS
     'Emit a JSON array of {key, value, subject, namespace, source, event_id}. All or none; every problem is named. Returns the positions in order.';
@@ -326,9 +355,11 @@ BEGIN
         PERFORM pgsig_private.refuse(v_problems);
     END IF;
     FOR v_id IN
-        INSERT INTO pgsig.signals AS s (kind, namespace, key, subject, value, source)
-        SELECT 'manual', p_namespace, 'manual.' || t.path, coalesce(p_subject, ''), p_value, coalesce(p_source, session_user)
-          FROM pgsig_private.targets(p_namespace, p_target, p_whole) t ORDER BY t.path
+        INSERT INTO pgsig_private.signal AS s (kind, namespace, lane, key, subject, value, source)
+        SELECT 'manual', p_namespace, pgsig_private.lane_of('manual', o.key, p_value, o.subject, p_namespace, o.source),
+               o.key, o.subject, p_value, o.source
+          FROM (SELECT 'manual.' || t.path AS key, coalesce(p_subject, '') AS subject, coalesce(p_source, session_user) AS source
+                  FROM pgsig_private.targets(p_namespace, p_target, p_whole) t ORDER BY t.path) o
         RETURNING s.id
     LOOP END LOOP;
     RETURN v_id;

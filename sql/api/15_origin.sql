@@ -39,7 +39,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE
         WHEN NOT EXISTS (SELECT FROM pgsig_private.origin) OR EXISTS (
             SELECT FROM pgsig_private.origin o
-             WHERE o.xid::text::bigint % 4294967296 <> o.xmin::text::bigint OR o.log <> 'pgsig.signals'::regclass::oid)
+             WHERE o.xid::text::bigint % 4294967296 <> o.xmin::text::bigint OR o.log <> 'pgsig_private.signal'::regclass::oid)
         THEN 'it was restored from a dump, and the transaction ids in it are those of another cluster'
         WHEN pg_snapshot_xmax(pgsig_private.here()) < (
             SELECT max(pg_snapshot_xmax(c.s1)) FROM pgsig_private.lane l,
@@ -52,7 +52,7 @@ $$;
 -- Rows of later transactions were emitted here.
 CREATE OR REPLACE FUNCTION pgsig_private.restored_until() RETURNS bigint
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT greatest((SELECT max(pgsig_private.whole(t.xmin)) FROM pg_trigger t WHERE t.tgrelid = 'pgsig.signals'::regclass AND t.tgname = 'before_signal'),
+    SELECT greatest((SELECT max(pgsig_private.whole(t.xmin)) FROM pg_trigger t WHERE t.tgrelid = 'pgsig.signals'::regclass AND t.tgname = 'insert_signal'),
                     (SELECT max(pgsig_private.whole(o.xmin)) FROM pgsig_private.origin o))
 $$;
 
@@ -66,21 +66,22 @@ DECLARE
 BEGIN
     PERFORM pg_advisory_xact_lock(1885827945, l.lane) FROM pgsig_private.lane l ORDER BY l.lane;
     -- Nobody may be in the middle of emitting under the old numbers.
-    LOCK TABLE pgsig.signals IN ACCESS EXCLUSIVE MODE;
+    LOCK TABLE pgsig_private.signal IN ACCESS EXCLUSIVE MODE;
     -- Behind everything that the old cluster wrote, and what it wrote after the dump: a round number, thousands of millions away.
     SELECT (greatest(
                 (SELECT max(n.newest::text::bigint) FROM pgsig_private.lane l,
-                        LATERAL (SELECT max(s.xid) AS newest FROM pgsig.signals s WHERE s.lane = l.lane) n),
+                        LATERAL (SELECT max(s.xid) AS newest FROM pgsig_private.signal s WHERE s.lane = l.lane) n),
                 (SELECT max(pg_snapshot_xmax(coalesce(c.s2, c.s1))::text::bigint) FROM pgsig_private.cursor c),
                 (SELECT max(pg_snapshot_xmax(r.since)::text::bigint) FROM pgsig_private.rule r),
                 v_before) / 4294967296 + 2) * 4294967296 INTO v_shift;
 
     -- What was emitted here since the restore was numbered by the shift that the dump brought along.
-    UPDATE pgsig.signals s SET xid = (s.xid::text::bigint - v_before + v_shift)::text::xid8
+    UPDATE pgsig_private.signal s SET xid = (s.xid::text::bigint - v_before + v_shift)::text::xid8
      WHERE pgsig_private.whole(s.xmin) > p_border
        AND s.xid::text::bigint - v_before BETWEEN p_border + 1 AND pgsig_private.whole(s.xmin);
     GET DIAGNOSTICS v_moved = ROW_COUNT;
-    EXECUTE format('ALTER TABLE pgsig.signals ALTER COLUMN xid SET DEFAULT ((pg_current_xact_id()::text::bigint + %s)::text::xid8)', v_shift);
+    EXECUTE format('ALTER TABLE pgsig_private.signal ALTER COLUMN xid SET DEFAULT ((pg_current_xact_id()::text::bigint + %s)::text::xid8)', v_shift);
+    EXECUTE format('ALTER VIEW pgsig.signals ALTER COLUMN xid SET DEFAULT ((pg_current_xact_id()::text::bigint + %s)::text::xid8)', v_shift);
     DELETE FROM pgsig_private.origin;
     INSERT INTO pgsig_private.origin (shift) VALUES (v_shift);
 

@@ -54,8 +54,8 @@ BEGIN
             SELECT l.lane
               FROM pgsig_private.lane l, LATERAL (SELECT * FROM pgsig_private.cursor c WHERE c.lane = l.lane ORDER BY c.seq DESC LIMIT 1) c
              WHERE c.s2 IS NOT NULL
-                OR EXISTS (SELECT FROM pgsig.signals a WHERE a.lane = l.lane AND a.xid >= pg_snapshot_xmax(c.s1))
-                OR EXISTS (SELECT FROM pgsig.signals b WHERE b.lane = l.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.s1))))
+                OR EXISTS (SELECT FROM pgsig_private.signal a WHERE a.lane = l.lane AND a.xid >= pg_snapshot_xmax(c.s1))
+                OR EXISTS (SELECT FROM pgsig_private.signal b WHERE b.lane = l.lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(c.s1))))
              ORDER BY random());
     END IF;
     FOREACH v_lane IN ARRAY v_look LOOP
@@ -74,7 +74,7 @@ BEGIN
             -- whole rest of the window for each batch. Whatever is not among them is found below.
             FOR id, namespace, key, subject, value, source, emitted_at, xid, depth, run_id, event_id IN
                 SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
-                  FROM pgsig.signals s
+                  FROM pgsig_private.signal s
                  WHERE s.id > v_done AND s.id <= v_done + 8::bigint * p_limit AND s.lane + 0 = v_lane
                    AND pg_visible_in_snapshot(s.xid, v_end) AND NOT pg_visible_in_snapshot(s.xid, v_cursor.s1)
                  ORDER BY s.id
@@ -97,10 +97,10 @@ BEGIN
             FOR id, namespace, key, subject, value, source, emitted_at, xid, depth, run_id, event_id IN
                 SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
                   FROM (
-                    SELECT * FROM pgsig.signals a
+                    SELECT * FROM pgsig_private.signal a
                      WHERE a.lane = v_lane AND a.xid >= pg_snapshot_xmax(v_cursor.s1)
                     UNION ALL
-                    SELECT * FROM pgsig.signals b
+                    SELECT * FROM pgsig_private.signal b
                      WHERE b.lane = v_lane AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(v_cursor.s1)))
                   ) s
                  WHERE pg_visible_in_snapshot(s.xid, v_end)
@@ -171,17 +171,17 @@ DECLARE
 BEGIN
     IF v_done = 0 THEN
         SELECT count(*) INTO v_rows FROM (
-            SELECT FROM pgsig.signals a WHERE a.lane = ANY (p_lanes) AND a.xid >= pg_snapshot_xmax(p_s1)
+            SELECT FROM pgsig_private.signal a WHERE a.lane = ANY (p_lanes) AND a.xid >= pg_snapshot_xmax(p_s1)
             UNION ALL
-            SELECT FROM pgsig.signals b WHERE b.lane = ANY (p_lanes) AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))
+            SELECT FROM pgsig_private.signal b WHERE b.lane = ANY (p_lanes) AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))
             LIMIT v_small + 1) beginning;
         IF v_rows <= v_small THEN
             RETURN QUERY
                 SELECT s.id, s.namespace, s.key, s.subject, s.value, s.source, s.event_id, s.run_id, s.emitted_at, s.kind, s.depth, NULL::bigint
                   FROM (
-                    SELECT * FROM pgsig.signals a WHERE a.lane = ANY (p_lanes) AND a.xid >= pg_snapshot_xmax(p_s1)
+                    SELECT * FROM pgsig_private.signal a WHERE a.lane = ANY (p_lanes) AND a.xid >= pg_snapshot_xmax(p_s1)
                     UNION ALL
-                    SELECT * FROM pgsig.signals b WHERE b.lane = ANY (p_lanes) AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))
+                    SELECT * FROM pgsig_private.signal b WHERE b.lane = ANY (p_lanes) AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))
                   ) s
                  WHERE pg_visible_in_snapshot(s.xid, p_s2)
                    AND (p_regex IS NULL OR s.key ~ p_regex) AND (p_namespace IS NULL OR s.namespace = p_namespace)
@@ -190,16 +190,16 @@ BEGIN
             RETURN;
         END IF;
         SELECT min(w.first) - 1 INTO v_done FROM (
-            SELECT min(a.id + 0) AS first FROM pgsig.signals a WHERE a.lane = ANY (p_lanes) AND a.xid >= pg_snapshot_xmax(p_s1)
+            SELECT min(a.id + 0) AS first FROM pgsig_private.signal a WHERE a.lane = ANY (p_lanes) AND a.xid >= pg_snapshot_xmax(p_s1)
             UNION ALL
-            SELECT min(b.id + 0) FROM pgsig.signals b WHERE b.lane = ANY (p_lanes) AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))) w;
+            SELECT min(b.id + 0) FROM pgsig_private.signal b WHERE b.lane = ANY (p_lanes) AND b.xid = ANY (ARRAY(SELECT pg_snapshot_xip(p_s1)))) w;
     END IF;
-    SELECT max(s.id) INTO v_head FROM pgsig.signals s;
+    SELECT max(s.id) INTO v_head FROM pgsig_private.signal s;
     FOR step IN 1 .. v_steps LOOP
         EXIT WHEN v_count >= p_most OR v_done >= coalesce(v_head, 0);
         RETURN QUERY
             SELECT s.id, s.namespace, s.key, s.subject, s.value, s.source, s.event_id, s.run_id, s.emitted_at, s.kind, s.depth, NULL::bigint
-              FROM pgsig.signals s
+              FROM pgsig_private.signal s
              WHERE s.id > v_done AND s.id <= v_done + v_stride AND s.lane + 0 = ANY (p_lanes)
                AND pg_visible_in_snapshot(s.xid, p_s2) AND NOT pg_visible_in_snapshot(s.xid, p_s1)
                AND (p_regex IS NULL OR s.key ~ p_regex) AND (p_namespace IS NULL OR s.namespace = p_namespace)

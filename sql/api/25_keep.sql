@@ -6,9 +6,9 @@
 
 -- Signals by position, whether their partition is still there or not.
 CREATE OR REPLACE VIEW pgsig_private.remembered AS
-SELECT s.* FROM pgsig.signals s
+SELECT s.* FROM pgsig_private.signal s
 UNION ALL
-SELECT k.* FROM pgsig_private.kept_signal k WHERE NOT EXISTS (SELECT FROM pgsig.signals s WHERE s.id = k.id);
+SELECT k.* FROM pgsig_private.kept_signal k WHERE NOT EXISTS (SELECT FROM pgsig_private.signal s WHERE s.id = k.id);
 
 -- The moment until which a setting lets things go; NULL for never.
 CREATE OR REPLACE FUNCTION pgsig_private.gone_before(p_setting text) RETURNS timestamptz
@@ -46,9 +46,9 @@ BEGIN
         -- 10 and 5 million of 50 million, at the end that everybody reads. At a fiftieth both are seldom behind, and cheap: vacuum looks at the
         -- pages that came, and at no index. No row changes until all go at once, so it is frozen when it is first looked at, for 1 % more WAL: else
         -- each would be read once more to freeze it, with 200 million transactions all of them in one go.
-        EXECUTE format('CREATE TABLE pgsig_private.%I (LIKE pgsig.signals INCLUDING ALL) WITH (autovacuum_vacuum_insert_scale_factor = 0.02,
+        EXECUTE format('CREATE TABLE pgsig_private.%I (LIKE pgsig_private.signal INCLUDING ALL) WITH (autovacuum_vacuum_insert_scale_factor = 0.02,
             autovacuum_analyze_scale_factor = 0.02, autovacuum_freeze_min_age = 0)', v_name);
-        EXECUTE format('ALTER TABLE pgsig.signals ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)', v_name, v_from, v_until);
+        EXECUTE format('ALTER TABLE pgsig_private.signal ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)', v_name, v_from, v_until);
         v_from := v_until;
     END LOOP;
     IF NOT EXISTS (SELECT FROM pgsig_private.milestone m WHERE m.at > clock_timestamp() - interval '1 hour') THEN
@@ -238,7 +238,7 @@ BEGIN
         RETURN true;
     END IF;
     EXECUTE format('SELECT date_trunc(''second'', max(emitted_at)) + interval ''1 second'' FROM pgsig_private.%I', p_partition) INTO v_end;
-    EXECUTE format('ALTER TABLE pgsig.signals ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)',
+    EXECUTE format('ALTER TABLE pgsig_private.signal ATTACH PARTITION pgsig_private.%I FOR VALUES FROM (%L) TO (%L)',
         p_partition, substring(p_partition FROM '\d{8}$') || ' 00:00+00', v_end);
     RETURN false;
 END $$;

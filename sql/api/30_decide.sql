@@ -44,14 +44,15 @@ BEGIN
           FROM pgsig_private.instance i JOIN unnest(p_operators, p_subjects) a(o, s) ON i.operator_id = a.o AND i.subject = a.s;
 END $$;
 
--- A state of a run becomes a signal in the transaction that makes it so. Its ring says which: where no rule asks for it, nobody need hurry. It needs no
--- guard, so it brings its lane, unless a job's result is larger than a value may be.
+-- A state of a run becomes a signal in the transaction that makes it so. Its ring says which: where no rule asks for it, nobody need hurry. Nothing
+-- in it is to be looked at but a job's result, which may be larger than a value may be: such a one is refused.
 CREATE OR REPLACE FUNCTION pgsig_private.emit_states(p_runs bigint[], p_state text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    INSERT INTO pgsig.signals (emitted_at, kind, namespace, lane, key, subject, value, source, run_id, depth)
+    INSERT INTO pgsig_private.signal (emitted_at, kind, namespace, lane, key, subject, value, source, run_id, depth)
     SELECT pgsig_private.ring(p_state), 'state', w.namespace,
-           CASE WHEN pg_column_size(r.result) > 262144 THEN NULL ELSE (hashtextextended(w.namespace, 0) & 3)::smallint END,
+           CASE WHEN pg_column_size(r.result) > 262144 THEN pgsig_private.lane_of('state', 'run', r.result, '', w.namespace, '')
+                ELSE (hashtextextended(w.namespace, 0) & 3)::smallint END,
            'run.' || w.name || '.' || o.name || '.' || p_state, r.subject,
            coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
                'run', r.id, 'attempt', r.attempt, 'generation', r.generation, 'exit_code', r.exit_code, 'reason', r.reason))),
@@ -224,14 +225,15 @@ BEGIN
         DELETE FROM pgsig_private.timer t USING due WHERE t.rule_id = due.rule_id AND t.subject = due.subject
         RETURNING t.rule_id, t.subject, t.due_at
     )
-    INSERT INTO pgsig.signals (kind, namespace, key, subject, value, source)
-    SELECT 'timer', w.namespace, 'timer.' || w.name || '.' || o.name, gone.subject,
-           jsonb_build_object('rule', gone.rule_id, 'name', r.name, 'due', gone.due_at), 'pgsig'
-      FROM gone
-      JOIN pgsig_private.rule r ON r.id = gone.rule_id AND r.removed_in IS NULL
-      JOIN pgsig_private.operator o ON o.id = r.operator_id
-      JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-     ORDER BY gone.due_at;
+    INSERT INTO pgsig_private.signal (kind, namespace, lane, key, subject, value, source)
+    SELECT 'timer', s.namespace, pgsig_private.lane_of('timer', s.key, s.value, s.subject, s.namespace, 'pgsig'), s.key, s.subject, s.value, 'pgsig'
+      FROM (SELECT w.namespace, 'timer.' || w.name || '.' || o.name AS key, gone.subject,
+                   jsonb_build_object('rule', gone.rule_id, 'name', r.name, 'due', gone.due_at) AS value
+              FROM gone
+              JOIN pgsig_private.rule r ON r.id = gone.rule_id AND r.removed_in IS NULL
+              JOIN pgsig_private.operator o ON o.id = r.operator_id
+              JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+             ORDER BY gone.due_at) s;
     RETURN (SELECT greatest(extract(epoch FROM min(t.due_at) - clock_timestamp()), 0) FROM pgsig_private.timer t);
 END $$;
 

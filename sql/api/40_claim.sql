@@ -340,7 +340,7 @@ DECLARE
     v_found jsonb := (
         SELECT jsonb_agg(jsonb_build_object('id', s.id, 'key', s.key, 'subject', s.subject, 'value', s.value, 'source', s.source,
                                             'emitted_at', s.emitted_at, 'run_id', s.run_id) ORDER BY s.id)
-          FROM pgsig.signals s WHERE s.id = ANY (p_ids));
+          FROM pgsig_private.signal s WHERE s.id = ANY (p_ids));
 BEGIN
     IF jsonb_array_length(v_found) = cardinality(p_ids) THEN
         RETURN v_found;

@@ -77,7 +77,8 @@ SELECT l.lane, n.waiting, n.oldest_at, coalesce(extract(epoch FROM clock_timesta
  CROSS JOIN LATERAL pgsig_private.behind(l.lane, c.s1, c.s2, c.last_id) n;
 COMMENT ON VIEW pgsig.lag IS 'Signals that no worker has evaluated yet, by lane. waiting stops counting at 10000.';
 
-COMMENT ON TABLE pgsig.signals IS 'The log of facts. INSERT (key, value) or call pgsig.emit; rows are never updated. Only namespace, key, subject, value, source, event_id and run_id are yours to give.';
+COMMENT ON TABLE pgsig_private.signal IS 'The log itself. What is in it was looked at: pgsig.signals, the view of it, is where others insert.';
+COMMENT ON VIEW pgsig.signals IS 'The log of facts. INSERT (key, value) or call pgsig.emit; rows are never updated. Only namespace, key, subject, value, source, event_id and run_id are yours to give.';
 COMMENT ON COLUMN pgsig.signals.id IS 'position in the log; gaps mean nothing';
 COMMENT ON COLUMN pgsig.signals.key IS 'what happened: dotted lower-case segments, for instance model.trained';
 COMMENT ON COLUMN pgsig.signals.subject IS 'which entity it happened to; empty: none';

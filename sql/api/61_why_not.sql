@@ -7,14 +7,14 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
                 ELSE p_key ~ ('^' || replace(replace(replace(regexp_replace(p_pattern, '\.\*\*$', '~'), '.', '[.]'), '*', '[^.]+'), '~', '([.][^.]+)*') || '$') END
 $$;
 
-CREATE OR REPLACE FUNCTION pgsig_private.is_evaluated(p_signal pgsig.signals) RETURNS boolean
+CREATE OR REPLACE FUNCTION pgsig_private.is_evaluated(p_signal pgsig_private.signal) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT pg_visible_in_snapshot(p_signal.xid, c.s1) OR coalesce(pg_visible_in_snapshot(p_signal.xid, c.s2) AND p_signal.id <= c.last_id, false)
       FROM pgsig_private.cursor c WHERE c.lane = p_signal.lane ORDER BY c.seq DESC LIMIT 1
 $$;
 
 -- What keeps a signal whose key a leaf names from counting there: older, source, subject, false, type, waits (for a worker), or fits.
-CREATE OR REPLACE FUNCTION pgsig_private.why_not(p_signal pgsig.signals, p_leaf jsonb, p_rule pgsig_private.rule) RETURNS text
+CREATE OR REPLACE FUNCTION pgsig_private.why_not(p_signal pgsig_private.signal, p_leaf jsonb, p_rule pgsig_private.rule) RETURNS text
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT CASE
         WHEN pg_visible_in_snapshot(p_signal.xid, p_rule.since) THEN 'older'
@@ -36,7 +36,7 @@ CREATE OR REPLACE FUNCTION pgsig_private.last_seen(p_leaf jsonb, p_rule pgsig_pr
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_id      bigint;
-    v_signal  pgsig.signals;
+    v_signal  pgsig_private.signal;
     v_here    boolean;
     v_because text;
     v_ended   record;
@@ -45,16 +45,16 @@ DECLARE
 BEGIN
     SELECT s.id, p_rule."by" = 'none' OR CASE p_rule."by" WHEN 'subject' THEN s.subject ELSE
                coalesce(jsonb_path_query_first(s.value, CASE WHEN p_rule."by" LIKE '$%' THEN p_rule."by" END::jsonpath, '{}', true) #>> '{}', '') END IN (p_instance, '') INTO v_id, v_here
-      FROM (SELECT * FROM (SELECT * FROM pgsig.signals e WHERE strpos(p_leaf->>'key', '*') = 0 AND e.namespace = p_namespace AND e.key = p_leaf->>'key'
+      FROM (SELECT * FROM (SELECT * FROM pgsig_private.signal e WHERE strpos(p_leaf->>'key', '*') = 0 AND e.namespace = p_namespace AND e.key = p_leaf->>'key'
                             ORDER BY e.id DESC LIMIT 100) exact
             UNION ALL
-            SELECT * FROM (SELECT * FROM pgsig.signals w WHERE strpos(p_leaf->>'key', '*') > 0 ORDER BY w.id DESC LIMIT 1000) wide
+            SELECT * FROM (SELECT * FROM pgsig_private.signal w WHERE strpos(p_leaf->>'key', '*') > 0 ORDER BY w.id DESC LIMIT 1000) wide
              WHERE wide.namespace = p_namespace AND pgsig_private.key_fits(p_leaf->>'key', wide.key)) s
      ORDER BY 2 DESC, s.id DESC LIMIT 1;
     IF v_id IS NULL THEN
         RETURN NULL;
     END IF;
-    SELECT * INTO v_signal FROM pgsig.signals s WHERE s.id = v_id;
+    SELECT * INTO v_signal FROM pgsig_private.signal s WHERE s.id = v_id;
     v_because := CASE WHEN v_here THEN pgsig_private.why_not(v_signal, p_leaf, p_rule) ELSE 'elsewhere' END;
     SELECT o.outcome, o.action_id, o.detail INTO v_ended FROM pgsig_private.fate o
      WHERE o.signal_id = v_signal.id AND o.rule_id = p_rule.id AND o.subject IN (p_instance, '') ORDER BY o.subject = p_instance DESC LIMIT 1;

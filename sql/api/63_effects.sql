@@ -42,5 +42,5 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
                          'result', a.result, 'run_id', a.run_id, 'text', pgsig_private.effect_text(a)) ORDER BY a.id)
           FROM (SELECT * FROM pgsig_private.action a WHERE a.cause_id = s.id AND a.rule_id = 0 ORDER BY a.id LIMIT 200) a
           JOIN pgsig_private.operator o ON o.id = a.operator_id JOIN pgsig_private.workflow w ON w.id = o.workflow_id), '[]'))
-      FROM pgsig.signals s WHERE s.id = p_signal
+      FROM pgsig_private.signal s WHERE s.id = p_signal
 $$;

@@ -31,11 +31,9 @@ BEGIN
     END IF;
     FOREACH v_grant IN ARRAY ARRAY[
         'GRANT USAGE ON SCHEMA pgsig, pgsig_private TO pgsig_emitter, pgsig_reader, pgsig_service',
-        -- Only what a caller may say of a signal: position, lane, time, kind and depth cannot be forged.
+        -- Only what a caller may say of a signal: position, lane, time, kind and depth cannot be forged. The log itself is behind the view.
         'GRANT INSERT (namespace, key, subject, value, source, event_id, run_id), SELECT (id) ON pgsig.signals TO pgsig_emitter',
-        'GRANT USAGE ON SEQUENCE pgsig_private.signal_id TO pgsig_emitter',
-        'GRANT EXECUTE ON FUNCTION pgsig.emit, pgsig.emit_many, pgsig_private.signal_problems, pgsig_private.refuse,
-             pgsig_private.first_position TO pgsig_emitter',
+        'GRANT EXECUTE ON FUNCTION pgsig.emit, pgsig.emit_many, pgsig_private.signal_problems TO pgsig_emitter',
         'GRANT SELECT ON ALL TABLES IN SCHEMA pgsig TO pgsig_reader',
         'GRANT SELECT ON pgsig_private.workflow, pgsig_private.operator, pgsig_private.operator_version, pgsig_private.rule,
              pgsig_private.instance, pgsig_private.action, pgsig_private.outcome, pgsig_private.fate, pgsig_private.run, pgsig_private.lane,

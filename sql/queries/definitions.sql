@@ -105,8 +105,8 @@ SELECT o.runs, pgsig_private.record(o.orders) FROM orders o WHERE o.runs > 0
 
 -- name: autostart
 -- The START of operators that begin with their first apply, as a manual signal from pgsig itself.
-INSERT INTO pgsig.signals (kind, namespace, key, value, source)
-SELECT 'manual', %(namespace)s, 'manual.' || %(workflow)s || '.' || n,
+INSERT INTO pgsig_private.signal (kind, namespace, lane, key, value, source)
+SELECT 'manual', %(namespace)s, (hashtextextended(%(namespace)s, 0) & 3)::smallint, 'manual.' || %(workflow)s || '.' || n,
        jsonb_build_object('action', 'START', 'params', '{}'::jsonb, 'reason', 'autostart'), 'pgsig'
   FROM unnest(%(operators)s::text[]) n
 

@@ -66,7 +66,7 @@ SELECT value::text::integer FROM pgsig_private.setting WHERE name = 'depth_limit
 -- name: own_signals
 -- What this transaction has emitted: for a dry run, which evaluates it itself.
 SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
-  FROM pgsig.signals s WHERE s.lane = ANY ('{0,1,2,3}') AND s.xid = pgsig_private.own_xid() ORDER BY s.id
+  FROM pgsig_private.signal s WHERE s.lane = ANY ('{0,1,2,3}') AND s.xid = pgsig_private.own_xid() ORDER BY s.id
 
 -- name: short_lock
 -- A dry run waits for nobody for long.

@@ -14,7 +14,7 @@ SELECT t.name, count(*)::integer AS parts, sum(greatest(t.live, 0))::bigint AS r
 -- name: metrics_oldest
 -- The time of the first row of each table that grows: one look at the beginning of an index each.
 SELECT name, at FROM (VALUES
-    ('signals',     (SELECT s.emitted_at FROM pgsig.signals s ORDER BY s.id LIMIT 1)),
+    ('signals',     (SELECT s.emitted_at FROM pgsig_private.signal s ORDER BY s.id LIMIT 1)),
     ('kept_signal', (SELECT k.emitted_at FROM pgsig_private.kept_signal k ORDER BY k.id LIMIT 1)),
     ('outcome',     (SELECT o.recorded_at FROM pgsig_private.outcome o ORDER BY o.signal_id LIMIT 1)),
     ('action',      (SELECT a.recorded_at FROM pgsig_private.action a ORDER BY a.id LIMIT 1)),

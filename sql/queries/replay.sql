@@ -7,7 +7,7 @@ SELECT set_config('idle_in_transaction_session_timeout', '10min', true)
 -- name: replay_range
 -- The positions of a range, by time or by position, and how the log looks from here. The last position is fixed by the snapshot.
 SELECT min(s.id) AS first, max(s.id) AS last, min(s.emitted_at) AS begins, count(*) AS signals
-  FROM pgsig.signals s
+  FROM pgsig_private.signal s
  WHERE s.namespace = %(namespace)s
    AND (%(since)s::timestamptz IS NULL OR s.emitted_at >= %(since)s::timestamptz)
    AND s.id >= coalesce(%(from)s::bigint, 0) AND s.id <= coalesce(%(to)s::bigint, 9223372036854775807)
@@ -19,7 +19,7 @@ SELECT clock_timestamp() - make_interval(secs => %(seconds)s::double precision) 
 -- name: replay_signals
 -- A page of the log, by position.
 SELECT s.id, s.namespace, s.key, s.subject, s.value::text, s.source, s.emitted_at, s.xid::text, s.depth, s.run_id, s.event_id
-  FROM pgsig.signals s
+  FROM pgsig_private.signal s
  WHERE s.namespace = %(namespace)s AND s.id > %(after)s AND s.id <= %(last)s
    AND (%(since)s::timestamptz IS NULL OR s.emitted_at >= %(since)s::timestamptz)
  ORDER BY s.id

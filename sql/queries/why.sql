@@ -15,7 +15,7 @@ SELECT r.id AS rule_id, w.name AS workflow, o.name AS operator, o.paused, r.name
               AND (jsonb_path_exists(x.body, '$.pending.*[*][0] ? (@ == $id)', jsonb_build_object('id', s.id))
                    OR jsonb_path_exists(x.body, '$.levels.*[0] ? (@ == $id)', jsonb_build_object('id', s.id))
                    OR jsonb_path_exists(x.body, '$.armed.*[0] ? (@ == $id)', jsonb_build_object('id', s.id))) LIMIT 20) h), '{}') AS waiting
-  FROM pgsig.signals s
+  FROM pgsig_private.signal s
   JOIN pgsig_private.workflow w ON w.namespace = s.namespace AND w.removed_at IS NULL
   JOIN pgsig_private.operator o ON o.workflow_id = w.id AND o.removed_at IS NULL
   JOIN pgsig_private.rule r ON r.operator_id = o.id AND r.removed_in IS NULL
@@ -29,7 +29,7 @@ SELECT r.id AS rule_id, w.name AS workflow, o.name AS operator, o.paused, r.name
 SELECT x.rule_id, x.subject, x.outcome, x.action_id, x.detail FROM pgsig_private.fate x WHERE x.signal_id = %(id)s ORDER BY x.rule_id, x.subject LIMIT 500
 
 -- name: why_signal_evaluated
-SELECT pgsig_private.is_evaluated(s) AS evaluated FROM pgsig.signals s WHERE s.id = %(id)s
+SELECT pgsig_private.is_evaluated(s) AS evaluated FROM pgsig_private.signal s WHERE s.id = %(id)s
 
 -- name: why_keys
 -- The keys that rules of a signal's namespace name.

@@ -41,7 +41,7 @@ def fill(log: Any, backlog: int, subject: str = "''", key: str = "'load'") -> No
     log.execute(
         f"INSERT INTO pgsig.signals (key, subject) SELECT {key}, {subject} FROM generate_series(1, {backlog}) i".encode()
     )
-    log.execute("VACUUM ANALYZE pgsig.signals")
+    log.execute("VACUUM ANALYZE pgsig_private.signal")
 
 
 def _take_only(log: Any, address: str, backlog: int, batch: int) -> float:

@@ -249,7 +249,7 @@ class _Emitting:
             return self.calm(piece)
 
     def _owed(self, backlog: int) -> float:
-        vacuum = "VACUUM ANALYZE pgsig.signals"
+        vacuum = "VACUUM ANALYZE pgsig_private.signal"
         _owed(self.log, vacuum)
         self.log.execute(f"INSERT INTO pgsig.signals (key) SELECT 'load' FROM generate_series(1, {backlog})".encode())
         return _owed(self.log, vacuum) / backlog * 1e6
@@ -389,7 +389,7 @@ class _Draining:
                 f"INSERT INTO pgsig.signals (namespace, key, subject) SELECT '{namespace}', 'load', {subject}"
                 f" FROM generate_series(1, {backlog}) i".encode()
             )
-        self.log.execute("VACUUM ANALYZE pgsig.signals")
+        self.log.execute("VACUUM ANALYZE pgsig_private.signal")
 
     def _worker(self) -> subprocess.Popen[str]:
         argv = [sys.executable, "-c", LANE, self.address, str(MANY)]

@@ -200,7 +200,7 @@ def test_a_bulk_load_that_rings_nobody(database: str, loaded: Connection) -> Non
         loaded.execute("SET session_replication_role = replica; SET pgsig.bell = 'off'")
         number = one(
             loaded,
-            "INSERT INTO pgsig.signals (key, lane) VALUES ('load', hashtextextended('default', 0) & 3) RETURNING id",
+            "INSERT INTO pgsig_private.signal (key, lane) VALUES ('load', hashtextextended('default', 0) & 3) RETURNING id",
         )
         wait_for(lambda: acted(loaded, number) == 1)
 

@@ -58,7 +58,7 @@ values = st.sampled_from(["1", "1", "2", "0", "true", '{"k": "s"}', '"bad"', "1e
 subjects = st.sampled_from(["", "s", "s", "t"])
 workers, emitters = st.integers(0, 2), st.integers(0, 1)
 TABLES = (
-    "pgsig.signals, pgsig_private.action, pgsig_private.event, pgsig_private.instance, pgsig_private.log, pgsig_private.outcome,"
+    "pgsig_private.signal, pgsig_private.action, pgsig_private.event, pgsig_private.instance, pgsig_private.log, pgsig_private.outcome,"
     " pgsig_private.operator, pgsig_private.operator_version, pgsig_private.process, pgsig_private.reload, pgsig_private.rule,"
     " pgsig_private.run, pgsig_private.state, pgsig_private.tick, pgsig_private.timer, pgsig_private.trigger,"
     " pgsig_private.workflow, pgsig_private.workflow_version"

@@ -96,7 +96,7 @@ class Model(Machine):
             before = {row[0] for row in self.floor.execute("SELECT id FROM pgsig.signals WHERE kind = 'timer'")}
             self.floor.execute("SELECT pgsig_private.fire_timers()")
             self.floor.execute(
-                "UPDATE pgsig.signals SET emitted_at = %s WHERE kind = 'timer' AND id <> ALL (%s)",
+                "UPDATE pgsig_private.signal SET emitted_at = %s WHERE kind = 'timer' AND id <> ALL (%s)",
                 [self.now, list(before)],
             )
         self.judge.look()

@@ -148,7 +148,7 @@ BERLIN = ZoneInfo("Europe/Berlin")
 def test_dst_edges_of_a_window(shop: Workshop, first: str, second: str, joined: bool) -> None:
     shop.apply(op={"signal": "a", "count": 2, "window": "1d", "tz": "Europe/Berlin"})
     shop.connection.execute(
-        "CREATE TABLE pgsig_private.signals_2025 PARTITION OF pgsig.signals FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')"
+        "CREATE TABLE pgsig_private.signals_2025 PARTITION OF pgsig_private.signal FOR VALUES FROM ('2025-01-01') TO ('2026-01-01')"
     )
     for text in (first, second):
         emit_at(shop, "a", datetime.fromisoformat(text).astimezone(BERLIN))
@@ -220,7 +220,9 @@ def test_the_lost_half_of_an_and_expires(shop: Workshop) -> None:
     # Nothing else comes: a timer ends it.
     shop.call("UPDATE pgsig_private.timer SET due_at = clock_timestamp() RETURNING rule_id")
     shop.engine.fire_timers()
-    shop.call("UPDATE pgsig.signals SET emitted_at = emitted_at + interval '11 s' WHERE kind = 'timer' RETURNING id")
+    shop.call(
+        "UPDATE pgsig_private.signal SET emitted_at = emitted_at + interval '11 s' WHERE kind = 'timer' RETURNING id"
+    )
     shop.evaluate()
     assert (shop.outcomes(lost), did(shop)) == (["expired"], [])
     assert shop.call("SELECT count(*) FROM pgsig_private.rule_state") == 0

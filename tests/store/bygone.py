@@ -11,7 +11,7 @@ LONG_AGO = "2020-01-03 12:00+00"
 def old_partition(connection: Connection, *keys: str) -> list[int]:
     """A partition of long ago with signals that every lane has passed. Returns their positions."""
     connection.execute(
-        f"CREATE TABLE pgsig_private.{OLD} PARTITION OF pgsig.signals"
+        f"CREATE TABLE pgsig_private.{OLD} PARTITION OF pgsig_private.signal"
         " FOR VALUES FROM ('2020-01-02 00:00+00') TO ('2020-01-09 00:00+00')".encode()
     )
     positions = [long_ago(connection, key) for key in keys]
@@ -38,6 +38,6 @@ def unheard(connection: Connection, key: str) -> str:
     cursor = one(connection, "SELECT pgsig_private.cursor_here()")
     old_partition(connection, key)
     assert one(connection, "SELECT pgsig_private.close_partition(%s)", OLD) is True
-    connection.execute(f"ALTER TABLE pgsig.signals DETACH PARTITION pgsig_private.{OLD}".encode())
+    connection.execute(f"ALTER TABLE pgsig_private.signal DETACH PARTITION pgsig_private.{OLD}".encode())
     assert one(connection, "SELECT pgsig_private.drop_detached(%s)", OLD) is True
     return str(cursor)

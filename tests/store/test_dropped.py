@@ -153,7 +153,7 @@ def test_nobody_passes_over_what_is_about_to_go(keeper: Mine, connection: Connec
 def test_what_an_earlier_version_has_detached_is_noted_with_the_drop(keeper: Mine, connection: Connection) -> None:
     begin = here(connection)
     old_partition(connection, "a")
-    connection.execute(f"ALTER TABLE pgsig.signals DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode())
+    connection.execute(f"ALTER TABLE pgsig_private.signal DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode())
     drop(connection, keeper)
     assert refused(heard, connection, begin)
 

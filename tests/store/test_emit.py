@@ -158,6 +158,64 @@ def test_what_only_pgsig_writes(connection: Connection) -> None:
             insert(connection, **{column: None})
 
 
+@pytest.mark.parametrize("given", [{"lane": 3}, {"xid": "3"}, {"lane": 3, "xid": "3", "depth": 7, "id": 9}])
+def test_nobody_passes_the_guard_by_naming_what_it_gives(connection: Connection, given: dict[str, Any]) -> None:
+    """The owner, who may name every column, neither."""
+    for more in {}, {"namespace": "n1"}, {"event_id": "e"}:
+        with pytest.raises(psycopg.Error) as refused:
+            insert(connection, key="Big Key", **more, **given)
+        assert codes(refused.value) == ["PS101 key"]
+        insert(connection, **more, **given)
+    assert count(connection) == 3
+    forged = "lane <> hashtextextended(namespace, 0) & 3 OR xid = '3' OR NOT pg_visible_in_snapshot(xid, pg_current_snapshot())"
+    assert one(connection, f"SELECT count(*) FROM pgsig.signals WHERE {forged}") == 0
+
+
+@pytest.mark.parametrize("more", ["", ", namespace => 'n1'", ", event_id => 'e'", ", kind => 'tick'"])
+def test_insert_says_what_it_stored(connection: Connection, more: str) -> None:
+    names, values = ["key"], ["'k'"]
+    for name, value in re.findall(r"(\w+) => ('\w+')", more):
+        names.append(name)
+        values.append(value)
+    statement = f"INSERT INTO pgsig.signals ({', '.join(names)}) VALUES ({', '.join(values)}) RETURNING *"
+    with connection.transaction():
+        said = connection.execute(statement.encode()).fetchone()
+        assert said is not None
+        assert one(connection, "SELECT xid = pg_current_xact_id() FROM pgsig.signals")
+    assert None not in said[:5] + said[9:]  # all but the value, which is null, the event's id and the run's
+    assert connection.execute("SELECT * FROM pgsig_private.signal").fetchall() == [said]
+    assert connection.execute("SELECT * FROM pgsig.signals").fetchall() == [said]
+
+
+def test_what_was_can_be_loaded(connection: Connection) -> None:
+    """By who may: position and time as they are given, and where they are not, as ever."""
+    earlier = one(connection, "SELECT clock_timestamp() - interval '1 second'")
+    with connection.cursor().copy("COPY pgsig.signals (id, emitted_at, key, kind) FROM STDIN") as copy:
+        copy.write_row((-7, earlier, "k", "user"))
+        copy.write_row((None, None, "run.w.o.failed", "state"))
+    found = connection.execute("SELECT id, emitted_at FROM pgsig.signals ORDER BY id").fetchall()
+    assert found[0] == (-7, earlier)
+    assert found[1][0] > 0
+    assert found[1][1] > earlier
+
+
+def test_copy_and_merge_store_a_repeated_event_once(connection: Connection) -> None:
+    with connection.cursor().copy("COPY pgsig.signals (key, namespace, event_id) FROM STDIN") as copy:
+        for event_id in "e", "f", "e":
+            copy.write_row(("k", "n1", event_id))
+    if connection.info.server_version >= 170000:  # an older one merges into no view
+        merge = """
+            MERGE INTO pgsig.signals s USING (VALUES ('f'), ('g')) v(event) ON s.event_id = v.event || '?'
+             WHEN NOT MATCHED THEN INSERT (key, namespace, event_id) VALUES ('k', 'n1', v.event)
+        """
+        assert connection.execute(merge.encode()).rowcount == 1
+    else:
+        connection.execute(
+            "INSERT INTO pgsig.signals (key, namespace, event_id) VALUES ('k', 'n1', 'g') ON CONFLICT DO NOTHING"
+        )
+    assert connection.execute("SELECT event_id FROM pgsig.signals ORDER BY id").fetchall() == [("e",), ("f",), ("g",)]
+
+
 @pytest.mark.parametrize("key", ["a", "a.b-c:d_e.9", "k" * 200, "runner.x", "ticker", "manuals.a"])
 def test_emit_takes(connection: Connection, key: str) -> None:
     emit(connection, key)
@@ -298,6 +356,47 @@ def test_depth_comes_from_the_run(connection: Connection) -> None:
     connection.execute("INSERT INTO pgsig.signals (key, run_id) VALUES ('k', 7)")
     connection.execute('SELECT pgsig.emit_many(\'[{"key": "k", "run_id": 7}]\')')
     assert connection.execute("SELECT DISTINCT depth FROM pgsig.signals").fetchall() == [(41,)]
-    with pytest.raises(psycopg.Error) as refused:
-        emit(connection, "k", run_id=8)
-    assert refused.value.sqlstate == "PS108"
+    for door in emit, insert:
+        with pytest.raises(psycopg.Error) as refused:
+            door(connection, key="k", run_id=8)
+        assert refused.value.sqlstate == "PS108"
+
+
+def test_emit_many_of_plain_signals_of_a_run_s_and_of_repeated_events(connection: Connection) -> None:
+    operator_id = operator(connection, "o")
+    connection.execute(
+        "INSERT INTO pgsig_private.run (id, operator_id, generation, version, action_id, depth) VALUES (7, %s, 1, 1, 1, 41)",
+        [operator_id],
+    )
+    first = emit(connection, "k", event_id="known")
+    signals = [
+        {"key": "plain"},
+        {"key": "told", "run_id": 7},
+        {"key": "k", "value": 1, "event_id": "known"},
+        {"key": "told", "run_id": 7, "event_id": "new", "namespace": "n1"},
+        {"key": "told", "run_id": 7, "event_id": "new", "namespace": "n1"},
+        {"key": "plain", "namespace": "n1", "source": "s"},
+    ]
+    ids = [row[0] for row in connection.execute("SELECT pgsig.emit_many(%s::jsonb)", [json.dumps(signals)])]
+    assert ids[2] == first
+    assert ids[3] == ids[4]
+    new = [ids[0], ids[1], ids[3], ids[5]]
+    assert new == sorted(new)
+    found = connection.execute(
+        "SELECT key, namespace, run_id, depth, event_id, source = session_user, lane = hashtextextended(namespace, 0) & 3, kind"
+        " FROM pgsig.signals WHERE id = ANY (%s) ORDER BY id",
+        [new],
+    ).fetchall()
+    assert found == [
+        ("plain", "default", None, 0, None, True, True, "user"),
+        ("told", "default", 7, 41, None, True, True, "user"),
+        ("told", "n1", 7, 41, "new", True, True, "user"),
+        ("plain", "n1", None, 0, None, False, True, "user"),
+    ]
+    for wrong, code in ({"run_id": 8}, "PS108"), ({"event_id": "new", "namespace": "n1"}, "PS109"):
+        with pytest.raises(psycopg.Error) as refused:
+            connection.execute(
+                "SELECT pgsig.emit_many(%s::jsonb)", [json.dumps([{"key": "plain"}, {"key": "k", **wrong}])]
+            )
+        assert refused.value.sqlstate == code
+    assert count(connection) == 5

@@ -102,7 +102,7 @@ def test_a_page_of_a_large_window_reads_a_part_of_it(connection: Connection) -> 
     """Where it is begun, the index alone is read for its lowest position; each page after that reads its own rows."""
     cursor = one(connection, "SELECT pgsig_private.cursor_here()")
     connection.execute("INSERT INTO pgsig.signals (key) SELECT 'k' FROM generate_series(1, 60000)")
-    connection.execute("VACUUM ANALYZE pgsig.signals")
+    connection.execute("VACUUM ANALYZE pgsig_private.signal")
     found, cursor = in_job.signals_after(connection, "default", "^k", cursor)
     assert len(found) == 500
     counted = "SELECT coalesce(sum(seq_tup_read + idx_tup_fetch), 0) FROM pg_stat_xact_user_tables WHERE relname LIKE 'signals%'"

@@ -83,7 +83,7 @@ def test_the_naive_way_makes_emitters_wait(connection: Connection, sessions: tup
     busy.execute("BEGIN")
     busy.execute("INSERT INTO pgsig.signals (key) VALUES ('open')")
     naive = Background(
-        lambda: connection.execute(f"ALTER TABLE pgsig.signals DETACH PARTITION pgsig_private.{OLD}".encode())
+        lambda: connection.execute(f"ALTER TABLE pgsig_private.signal DETACH PARTITION pgsig_private.{OLD}".encode())
     )
     wait_for(lambda: waits_in(other, connection), about="the detach to wait")
     with pytest.raises(psycopg.errors.LockNotAvailable):
@@ -170,7 +170,7 @@ def test_what_was_interrupted_is_finished(
             with psycopg.connect(connection.info.dsn, password=connection.info.password, autocommit=True) as victim:
                 doomed = Background(
                     lambda: victim.execute(
-                        f"ALTER TABLE pgsig.signals DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode()
+                        f"ALTER TABLE pgsig_private.signal DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode()
                     )
                 )
                 wait_for(lambda: waits_in(connection, victim), about="the detach to wait")
@@ -179,7 +179,9 @@ def test_what_was_interrupted_is_finished(
                     doomed.result()
         assert state(connection) == "detaching"
     else:
-        connection.execute(f"ALTER TABLE pgsig.signals DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode())
+        connection.execute(
+            f"ALTER TABLE pgsig_private.signal DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode()
+        )
         assert state(connection) == "detached"
     assert drop_old_partitions(keeper) == [OLD]
 
@@ -220,7 +222,9 @@ def test_the_naive_way_passes_over_what_was_open_all_that_time(
     busy.execute("BEGIN")
     busy.execute("INSERT INTO pgsig.signals (key, emitted_at) VALUES ('late', %s)", [LONG_AGO])
     naive = Background(
-        lambda: other.execute(f"ALTER TABLE pgsig.signals DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode())
+        lambda: other.execute(
+            f"ALTER TABLE pgsig_private.signal DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode()
+        )
     )
     wait_for(lambda: waits_in(connection, other), about="the detach to wait")
     busy.execute("COMMIT")
@@ -236,7 +240,7 @@ def test_a_partition_that_was_detached_with_signals_to_evaluate_is_put_back(
 ) -> None:
     old_partition(connection, "a")
     connection.execute("INSERT INTO pgsig.signals (key, emitted_at) VALUES ('late', %s)", [LONG_AGO])
-    connection.execute(f"ALTER TABLE pgsig.signals DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode())
+    connection.execute(f"ALTER TABLE pgsig_private.signal DETACH PARTITION pgsig_private.{OLD} CONCURRENTLY".encode())
     assert drop_old_partitions(keeper) == []
     assert state(connection) == "attached"
     with connect(database, name="engine") as mine:

@@ -41,7 +41,7 @@ def history(plans_database: str) -> Iterator[Connection]:
                 f"""DO $$ DECLARE
                     d timestamptz := to_timestamp(floor(extract(epoch FROM now()) / 604800) * 604800) - {number} * interval '7 days';
                 BEGIN
-                    EXECUTE format('CREATE TABLE pgsig_private.%I PARTITION OF pgsig.signals FOR VALUES FROM (%L) TO (%L)',
+                    EXECUTE format('CREATE TABLE pgsig_private.%I PARTITION OF pgsig_private.signal FOR VALUES FROM (%L) TO (%L)',
                         'signals_' || to_char(d AT TIME ZONE 'UTC', 'YYYYMMDD'), d, d + interval '7 days');
                 END $$""".encode()
             )
@@ -52,7 +52,7 @@ def history(plans_database: str) -> Iterator[Connection]:
         for number in range(COMMITS):
             weeks = OLD - number * (OLD + 1) // COMMITS
             connection.execute(
-                f"""INSERT INTO pgsig.signals (lane, key, subject, emitted_at)
+                f"""INSERT INTO pgsig_private.signal (lane, key, subject, emitted_at)
                     SELECT hashtextextended('default', 0) & 3, 'k' || i % 50, 's' || i % 1000,
                            clock_timestamp() - interval '7 days' * {weeks}
                     FROM generate_series(1, {ROWS // COMMITS}) i""".encode()
@@ -294,7 +294,7 @@ def test_lag_reads_the_window_only(history: Connection) -> None:
     with history.transaction(force_rollback=True):
         history.execute(
             f"INSERT INTO pgsig.signals (key) SELECT 'load' FROM generate_series(1, {min(ROWS, 1_000_000)});"
-            " ANALYZE pgsig.signals".encode()
+            " ANALYZE pgsig_private.signal".encode()
         )
         history.execute(
             "INSERT INTO pgsig_private.cursor (lane, seq, s1)"

@@ -50,7 +50,15 @@ def test_emitter_may_emit(emitter: Connection, connection: Connection) -> None:
         "SELECT value FROM pgsig.signals",
         "UPDATE pgsig.signals SET key = 'other'",
         "DELETE FROM pgsig.signals",
-        "TRUNCATE pgsig.signals",
+        "SELECT id FROM pgsig_private.signal",
+        "INSERT INTO pgsig_private.signal (lane, key) VALUES (0, 'k')",
+        "UPDATE pgsig_private.signal SET key = 'other'",
+        "DELETE FROM pgsig_private.signal",
+        "TRUNCATE pgsig_private.signal",
+        "COPY pgsig_private.signal (lane, key) FROM STDIN",
+        "SELECT nextval('pgsig_private.signal_id')",
+        "SELECT pgsig_private.lane_of('user', 'k', '1', '', 'default', '')",
+        "SELECT pgsig_private.first_position('default', 's', 'e')",
         "SELECT * FROM pgsig_private.event",
         "INSERT INTO pgsig_private.event VALUES ('default', 's', 'e', 1, '')",
         "SELECT * FROM pgsig_private.cursor",
@@ -125,7 +133,7 @@ def test_hostile_search_path(emitter: Connection, connection: Connection) -> Non
 
 
 # What is called for each signal pays for each setting: these name everything with its schema instead of pinning their search_path.
-QUALIFIED = ["pgsig.emit", "pgsig_private.before_signal"]
+QUALIFIED = ["pgsig.emit", "pgsig_private.insert_signal", "pgsig_private.lane_of"]
 
 
 def sources(connection: Connection) -> str:
@@ -181,5 +189,5 @@ def test_functions_pin_their_search_path_or_qualify_every_name(connection: Conne
     called = set(re.findall(r"([\w.]+)\s*\(", text))
     words = {"IF", "AND", "OR", "NOT", "ANY", "ALL", "VALUES", "s", "coalesce"}
     assert {name for name in called - words if not re.match(r"(pg_catalog|pgsig|pgsig_private)\.\w+$", name)} == set()
-    assert set(re.findall(r"(?:INTO|FROM|JOIN|UPDATE)\s+([\w.]+)", text)) == {"pgsig.signals", "v_id"}
+    assert set(re.findall(r"(?:INTO|FROM|JOIN|UPDATE)\s+([\w.]+)", text)) == {"pgsig_private.signal"}
     assert re.findall(r"\bv_\w+ (?!pg_catalog\.)\w+;", text) == []

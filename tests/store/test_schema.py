@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import psycopg
 import pytest
+from alembic import command
 from alembic.script import ScriptDirectory
 
 from pgsig.errors import SchemaMismatch
 from pgsig.paths import room
 from pgsig.store import migrate as migrating
-from pgsig.store.database import Connection, connect, queries
+from pgsig.store.database import Connection, Database, connect, queries
 from pgsig.store.migrate import alembic_config, migrate
 from pgsig.store.revision import check, head
 from pgsig.store.schema import picture
+from tests.support_core import one
 
 
 def test_the_picture_is_current(connection: Connection) -> None:
@@ -78,6 +81,80 @@ def test_a_migration_that_fails_leaves_nothing_behind(database: str, monkeypatch
         migrate(database)
     with connect(database, name="test") as connection:
         assert connection.execute("SELECT to_regclass('pgsig_private.half')").fetchone() == (None,)
+
+
+@pytest.fixture
+def analyst(connection: Connection) -> Iterator[str]:
+    """A role of somebody's own, to which pgsig grants nothing."""
+    name = f"pgsig_test_analyst_{connection.info.backend_pid}"
+    connection.execute(f"CREATE ROLE {name}".encode())
+    yield name
+    connection.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())
+
+
+# What guarded the log at 0021, as far as it matters here.
+GUARD = """
+CREATE FUNCTION pgsig_private.before_signal() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+BEGIN
+    NEW.lane := hashtextextended(NEW.namespace, 0) & 3;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER before_signal BEFORE INSERT ON pgsig.signals
+    FOR EACH ROW WHEN (NEW.lane IS NULL) EXECUTE FUNCTION pgsig_private.before_signal();
+"""
+
+
+def test_the_log_of_before_it_had_a_view_is_the_same_log(database: str, connection: Connection, analyst: str) -> None:
+    """Back to 0021, with rows and grants of that time, and on from there: rows, partitions, the table's oid and what others may."""
+    log = "SELECT c.oid, count(*) FROM pg_class c JOIN pg_inherits i ON i.inhparent = c.oid WHERE c.oid = %s::regclass GROUP BY 1"
+    before = connection.execute(log.encode(), ["pgsig_private.signal"]).fetchall()
+    connection.execute("SELECT pgsig.emit('k', event_id => 'e', namespace => 'shop')")
+    connection.execute(f"GRANT SELECT (id) ON pgsig.signals TO {analyst}".encode())
+    downgrade(database, "0021")
+    assert connection.execute(log.encode(), ["pgsig.signals"]).fetchall() == before
+    assert one(connection, f"SELECT has_column_privilege('{analyst}', 'pgsig.signals', 'id', 'SELECT')")
+    connection.execute(GUARD.encode())
+    connection.execute("INSERT INTO pgsig.signals (key, namespace) VALUES ('l', 'shop'), ('m', 'default')")
+    connection.execute(
+        f"GRANT SELECT ON pgsig.signals TO {analyst}; GRANT INSERT (key) ON pgsig.signals TO {analyst}".encode()
+    )
+    rows = connection.execute("SELECT * FROM pgsig.signals ORDER BY id").fetchall()
+
+    found = migrate(database)
+    assert (found.before, found.after, found.api, found.adopted) == ("0021", head(), True, None)
+    assert connection.execute(log.encode(), ["pgsig_private.signal"]).fetchall() == before
+    for name in "pgsig.signals", "pgsig_private.signal":
+        assert connection.execute(f"SELECT * FROM {name} ORDER BY id".encode()).fetchall() == rows
+    may = """
+        SELECT has_table_privilege(r, t, 'SELECT'), has_column_privilege(r, t, 'id', 'SELECT'), has_column_privilege(r, t, 'key', 'INSERT'),
+               has_column_privilege(r, t, 'kind', 'INSERT')
+          FROM (VALUES (%s, %s)) v(r, t)
+    """
+    for role, rights in (
+        (analyst, (True, True, True, False)),
+        ("pgsig_emitter", (False, True, True, False)),
+        ("pgsig_reader", (True, True, False, False)),
+        ("pgsig_service", (True, True, True, True)),
+    ):
+        assert connection.execute(may.encode(), [role, "pgsig.signals"]).fetchone() == rights, role
+        behind = rights if role == "pgsig_service" else (False,) * 4
+        assert connection.execute(may.encode(), [role, "pgsig_private.signal"]).fetchone() == behind, role
+    connection.execute("INSERT INTO pgsig.signals (key) VALUES ('n')")
+    assert one(connection, "SELECT pgsig.emit('k', event_id => 'e', namespace => 'shop')") == rows[0][1]
+    assert one(connection, "SELECT count(*) FROM pgsig_private.take(10)") == 4
+    connection.execute(f"DROP OWNED BY {analyst}".encode())
+    test_the_picture_is_current(connection)
+
+
+def downgrade(database: str, revision: str) -> None:
+    store = Database(database, name="test", size=1)
+    try:
+        with store.engine.connect() as outer, outer.begin():
+            config = alembic_config()
+            config.attributes["connection"] = outer
+            command.downgrade(config, revision)
+    finally:
+        store.close()
 
 
 def test_the_newest_revision_is_known_without_alembic() -> None:

@@ -250,7 +250,9 @@ def test_partition_may_go_when_every_lane_has_passed_it(scene: Scene) -> None:
     with scene.late.transaction():
         scene.late.execute("SELECT pg_current_xact_id()")
         scene.emit("a")
-        part = one(scene.emitter, "SELECT relname FROM pg_class WHERE oid = (SELECT tableoid FROM pgsig.signals)")
+        part = one(
+            scene.emitter, "SELECT relname FROM pg_class WHERE oid = (SELECT tableoid FROM pgsig_private.signal)"
+        )
         passed = "SELECT pgsig_private.passed(%s)"
         assert not one(scene.emitter, passed, part)
         assert scene.take(REAL) == ["a"]

@@ -53,7 +53,7 @@ case $* in apply*stub.yaml) ;; *) exec pgsig "$@" ;; esac
 touch {applied}
 kill -STOP {worker}
 trap 'kill -CONT {worker}' EXIT
-waiting="SELECT EXISTS (SELECT FROM pgsig_private.signal s WHERE namespace = 'shop' AND kind = 'tick' AND NOT pgsig_private.is_evaluated(s))"
+waiting="SELECT EXISTS(SELECT FROM pgsig_private.signal s WHERE namespace = 'shop' AND kind = 'tick' AND NOT pgsig_private.is_evaluated(s))"
 until [ "$(psql "$OLD" -qAtXc "$waiting")" = t ]; do :; done
 pgsig "$@"
 """

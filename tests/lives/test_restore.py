@@ -127,6 +127,8 @@ def test_snapshots_in_other_hands_still_mean_what_they_meant(database: str, else
         assert [key for (key,) in found] == ["b", "c"]
         here = one(connection, "SELECT pgsig_private.here()::text")
         assert one(connection, "SELECT bool_and(pg_visible_in_snapshot(xid, %s)) FROM pgsig.signals", here)
+        said = one(connection, "INSERT INTO pgsig.signals (key) VALUES ('d') RETURNING xid")
+        assert one(connection, "SELECT xid FROM pgsig.signals WHERE key = 'd'") == said
 
 
 def test_a_copy_of_a_database_within_its_cluster_is_no_restore(connection: Connection) -> None:

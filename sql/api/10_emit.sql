@@ -4,8 +4,8 @@
 -- pgsig.emit_many. The log itself, pgsig_private.signal, is nobody's but pgsig's: what stands in it was looked at, and its lane says so. It has no
 -- trigger and no CHECK, since each statement reads, plans and sets up anew what a table has of them, were it only the WHEN of a trigger that is not
 -- called; a function is compiled once a session. So pgsig.signals is a view, to read and to insert into: its trigger guards each row and names
--- every problem of it at once, emit_many those of every row. emit looks for itself whether a signal is what nearly all are, and goes by the view
--- where it is not.
+-- every problem of it at once, emit_many those of every row. emit looks for itself whether a signal is what nearly all are: to call what guards any
+-- other takes longer than emit itself does beyond its insert.
 --
 -- The doorbell is in the default of emitted_at, and the view's trigger does as that one does. A worker that sleeps holds the bell's exclusive lock.
 -- Failing to share it means that somebody sleeps: only then is a NOTIFY worth its price, which is a database-wide lock held until after the commit's
@@ -101,6 +101,8 @@ BEGIN
     RETURN NEW;
 END $$;
 
+-- No trigger of a view can be told to stay on with session_replication_role = replica: what is inserted here then is stored nowhere. To look for that,
+-- in the default of a column, would take 3 % of an insert.
 CREATE OR REPLACE TRIGGER insert_signal INSTEAD OF INSERT ON pgsig.signals FOR EACH ROW EXECUTE FUNCTION pgsig_private.insert_signal();
 
 -- The time of a signal, and a ring that says what it is. Otherwise as the default of emitted_at, which rings without a word.

@@ -77,6 +77,24 @@ def test_emitter_may_nothing_else(emitter: Connection, attempt: str) -> None:
         emitter.execute(attempt.encode())
 
 
+def test_reader_reads_the_view_and_nothing_behind_it(connection: Connection) -> None:
+    connection.execute("SELECT pgsig.emit('k')")
+    connection.execute("SET ROLE pgsig_reader")
+    assert connection.execute("SELECT key FROM pgsig.signals").fetchall() == [("k",)]
+    assert one(connection, "SELECT sum(waiting) FROM pgsig.lag") == 1
+    for view in "operators", "actions", "runs", "outcomes", "triggers":
+        connection.execute(f"SELECT * FROM pgsig.{view}".encode())
+    for attempt in (
+        "SELECT key FROM pgsig_private.signal",
+        "INSERT INTO pgsig.signals (key) VALUES ('k')",
+        "UPDATE pgsig.signals SET key = 'other'",
+        "DELETE FROM pgsig.signals",
+        "INSERT INTO pgsig_private.signal (lane, key) VALUES (0, 'k')",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(attempt.encode())
+
+
 def test_public_may_nothing(connection: Connection) -> None:
     granted = connection.execute(
         """

@@ -101,8 +101,8 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- No trigger of a view can be told to stay on with session_replication_role = replica: what is inserted here then is stored nowhere. To look for that,
--- in the default of a column, would take 3 % of an insert.
+-- No trigger of a view can be told to stay on with session_replication_role = replica: what is inserted here then is stored nowhere. To look for
+-- that, in the default of a column, would take 3 % of an insert.
 CREATE OR REPLACE TRIGGER insert_signal INSTEAD OF INSERT ON pgsig.signals FOR EACH ROW EXECUTE FUNCTION pgsig_private.insert_signal();
 
 -- The time of a signal, and a ring that says what it is. Otherwise as the default of emitted_at, which rings without a word.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import random
@@ -12,7 +11,6 @@ import threading
 from functools import cache
 from time import monotonic
 from typing import Any
-from urllib.parse import urlsplit
 
 from pgsig.errors import Conflict, NotFound, PgsigError, Unavailable
 
@@ -56,23 +54,37 @@ def call(method: str, path: str, body: Any = None, *, stopping: threading.Event)
 
 
 def _exchange(run: dict[str, Any], method: str, path: str, body: Any) -> tuple[int, Any]:
-    return _ask(_connection(run["url"]), run["token"], method, path, body)
-
-
-def _connection(url: str) -> http.client.HTTPConnection:
-    return http.client.HTTPConnection(urlsplit(url).netloc, timeout=LONG_POLL * 3)
-
-
-def _ask(connection: http.client.HTTPConnection, token: str, method: str, path: str, body: Any) -> tuple[int, Any]:
+    """One request and its answer, over a connection of their own. By hand: `http.client` reads an answer's few headers with a parser for
+    mail, and in a job that has just begun that takes longer than the request."""
+    host, _, port = run["url"].removeprefix("http://").rpartition(":")
+    text = b"" if method == "GET" else json.dumps(body).encode()
+    head = (
+        f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {run['token']}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n\r\n"
+    )
     try:
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        connection.request(method, path, None if method == "GET" else json.dumps(body), headers)
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    except (OSError, http.client.HTTPException) as error:
+        with socket.socket() as line:
+            line.settimeout(LONG_POLL * 3)
+            line.connect((host, int(port)))
+            line.sendall(head.encode("ascii") + text)
+            return _answer(line)
+    except (OSError, ValueError) as error:
         raise Unavailable(f"the runner cannot be reached: {error}", code="PS408", fix="it may be ending") from error
-    finally:
-        connection.close()
+
+
+def _answer(line: socket.socket) -> tuple[int, Any]:
+    """The status and the JSON value of an answer. Raises OSError where it breaks off, ValueError where it is no answer of a runner."""
+    length = 0
+    with line.makefile("rb") as file:
+        first = file.readline()
+        while header := file.readline().rstrip():
+            name, _, value = header.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        text = file.read(length)
+    if not first or len(text) < length:
+        raise ConnectionError("the answer broke off")
+    return int(first[9:12]), json.loads(text)
 
 
 def _error(status: int, answer: Any) -> PgsigError:
@@ -84,14 +96,14 @@ def _error(status: int, answer: Any) -> PgsigError:
 
 
 def rehearse() -> None:
-    """Do once, without a runner, what a call does: a forked job that calls later finds modules, pages and name services ready."""
+    """Do once, without a runner, what a call does: a forked job that calls later finds modules and pages ready."""
     with contextlib.suppress(ValueError):
         _read(os.devnull)
-    url, answer = "http://127.0.0.1:9", b'{"ids": [1]}\n'
-    connection, (ours, theirs) = _connection(url), socket.socketpair()
-    socket.getaddrinfo(connection.host, connection.port, 0, socket.SOCK_STREAM)
-    with theirs:
+    with contextlib.suppress(PgsigError):  # at a port where nobody can be
+        _exchange({"url": "http://127.0.0.1:0", "token": ""}, "POST", "/emit", {"key": "", "value": None})
+    ours, theirs = socket.socketpair()
+    answer = b'{"ids": [1]}\n'
+    with ours, theirs:
         head = f"HTTP/1.1 200 OK\r\nServer: pgsig\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}"
         theirs.sendall(f"{head}\r\n\r\n".encode() + answer)
-        connection.sock = ours
-        _ask(connection, "", "POST", "/emit", {"key": "", "value": None})
+        _answer(ours)

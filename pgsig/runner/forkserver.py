@@ -51,8 +51,18 @@ REHEARSALS = (
     20  # of the server: the interpreter has fitted its code to what it met by then, and children need not write to it
 )
 OF_A_RUN = {
-    f"PGSIG_{name}": ""
-    for name in ("RUN_FILE", "RUN_DIR", "RUN_ID", "ATTEMPT", "NAMESPACE", "WORKFLOW", "OPERATOR", "SUBJECT", "PARAMS")
+    b"PGSIG_" + name: b""
+    for name in (
+        b"RUN_FILE",
+        b"RUN_DIR",
+        b"RUN_ID",
+        b"ATTEMPT",
+        b"NAMESPACE",
+        b"WORKFLOW",
+        b"OPERATOR",
+        b"SUBJECT",
+        b"PARAMS",
+    )
 }  # what an order has beside the server's environment; in a rehearsal they are empty
 HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -110,14 +120,16 @@ class Child:
 
 class Server:
     """line: to the runner. path: what a child finds modules by, before its own folder and its PYTHONPATH. takes_orphans: whether they
-    become its children. cells: where to make cgroups, or "". shown: what others see of it. own: its environment. known: its modules."""
+    become its children. cells: where to make cgroups, or "". shown: what others see of it. own: its environment. now: of
+    this process, which may be a child of it. known: its modules."""
 
     def __init__(self, line: socket.socket, path: list[str], takes_orphans: bool, cells: str, shown: Shown) -> None:
         self.line = line
         self.shown = shown
         self.cells = cells
         self.path = path
-        self.own = dict(os.environ)
+        self.own = dict(os.environb)
+        self.now = self.own
         self.known = dict(sys.modules)
         self.takes_orphans = takes_orphans
         self.owed = 0  # children to fork later
@@ -216,21 +228,22 @@ class Server:
 
 def dress(order: bytes, server: Server, *, shown: bool = True) -> str:
     """Make of this process what a new interpreter would have been, as far as a job can see it. Returns the target."""
-    target, cwd, *pairs = order.decode("utf-8", "surrogateescape").split("\0")
-    environment = {name: value for name, _, value in [pair.partition("=") for pair in pairs]}
-    for name in set(os.environ) - environment.keys():
-        del os.environ[name]
-    for name, value in environment.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
+    target_name, cwd, pairs = order.split(b"\0", 2)
+    target, environment = os.fsdecode(target_name), dict([pair.split(b"=", 1) for pair in pairs.split(b"\0")])
+    # By bytes, and what differs alone: to ask `os.environ` for each takes longer than all the rest.
+    for name in server.now.keys() - environment.keys():
+        del os.environb[name]
+    for name, value in environment.items() - server.now.items():
+        os.environb[name] = value
+    server.now = environment
     if shown:
         server.shown.overwrite([sys.executable, CALL, target], environment)
     else:
         server.shown.overwrite(sys.orig_argv, server.own)
-    if environment.get("TZ") != server.own.get("TZ"):
+    if environment.get(b"TZ") != server.own.get(b"TZ"):
         time.tzset()
     os.chdir(cwd)
-    given = environment.get("PYTHONPATH")
+    given = os.fsdecode(environment.get(b"PYTHONPATH", b""))
     own = [os.path.abspath(entry) for entry in given.split(os.pathsep)] if given else []  # "" is the folder itself
     sys.path[:] = list(dict.fromkeys([*own, *server.path]))
     for entry in [entry for entry in sys.path_importer_cache if entry not in server.path]:
@@ -249,9 +262,9 @@ def rehearse(server: Server) -> None:
     from pgsig.runner import call, calling
 
     calling.rehearse()
-    pairs = [f"{name}={value}" for name, value in (server.own | OF_A_RUN).items()]
-    order = "\0".join(["pgsig.runner.forkserver:nothing", os.getcwd(), *pairs])
-    call.main(dress(order.encode("utf-8", "surrogateescape"), server, shown=False))
+    pairs = [b"%b=%b" % pair for pair in (server.own | OF_A_RUN).items()]
+    order = b"\0".join([b"pgsig.runner.forkserver:nothing", os.getcwdb(), *pairs])
+    call.main(dress(order, server, shown=False))
 
 
 def nothing() -> None:
@@ -303,8 +316,8 @@ def prepare(given: dict[str, Any]) -> Server:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     server = Server(socket.socket(fileno=given["line"]), usual, linux.take_orphans(), given["cells"], linux.Shown())
     # No pointer of the C library leads to where a child will show its own environment.
-    for name, value in server.own.items():
-        os.environ[name] = value
+    for variable in server.own:
+        os.environb[variable] = server.own[variable]
     for _ in range(REHEARSALS):
         rehearse(server)
     server.known = dict(sys.modules)

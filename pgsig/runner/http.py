@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 LARGEST_BODY = 8 * 1024 * 1024
 LONGEST_WAIT = 60.0  # seconds that a request may wait for something to happen
 MOST_IDLE = 4  # threads that stand ready
+MOST_HEADERS = 100
+LONGEST_HEADER = 65536  # bytes
 ACCEPT_AGAIN = 0.1  # seconds
 
 
@@ -98,8 +100,43 @@ class _Request(BaseHTTPRequestHandler):
     server_version = "pgsig"
     sys_version = ""
     timeout = LONGEST_WAIT * 2  # of a connection that nothing comes from
+    raw_requestline: bytes
+    said: dict[str, str]  # its headers, by their names in lower case
     disable_nagle_algorithm = True  # an answer in two pieces would wait 40 ms for its second one
     wbufsize = -1  # and is sent as one
+
+    def parse_request(self) -> bool:
+        """As in the base class, which reads headers with a parser for mail. False: it was refused."""
+        self.command, self.close_connection, self.request_version = (
+            "",
+            True,
+            "HTTP/1.0",
+        )  # for an answer to what is no request
+        self.requestline = self.raw_requestline.decode("iso-8859-1").rstrip("\r\n")
+        words = self.requestline.split()
+        if len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1"):
+            self.send_error(400, "Bad request line")
+            return False
+        self.command, self.path, self.request_version = words
+        self.said = {}
+        for _ in range(MOST_HEADERS):
+            line = self.rfile.readline(LONGEST_HEADER + 1)
+            if line in (b"\r\n", b"\n", b""):
+                break
+            if len(line) > LONGEST_HEADER:
+                self.send_error(431)
+                return False
+            name, _, value = line.decode("iso-8859-1").partition(":")
+            self.said[name.strip().lower()] = value.strip()
+        else:
+            self.send_error(431)
+            return False
+        wanted = self.said.get("connection", "").lower()
+        self.close_connection = wanted == "close" or (self.request_version == "HTTP/1.0" and wanted != "keep-alive")
+        if self.said.get("expect", "").lower() == "100-continue" and self.request_version == "HTTP/1.1":
+            self.handle_expect_100()
+            self.wfile.flush()  # what follows is sent when this was read
+        return True
 
     @property
     def _served(self) -> Server:
@@ -119,7 +156,7 @@ class _Request(BaseHTTPRequestHandler):
         answer: Any = {}
         try:
             body = self._body() if method == "POST" else None
-            answer = self._served.answer(method, self.path, self.headers.get("Authorization") or "", body)
+            answer = self._served.answer(method, self.path, self.said.get("authorization", ""), body)
         except PgsigError as error:
             status, answer = _status(error), {"error": error.as_dict()}
         except psycopg.Error as error:
@@ -146,7 +183,7 @@ class _Request(BaseHTTPRequestHandler):
 
     def _body(self) -> Any:
         try:
-            length = int(self.headers.get("Content-Length") or 0)
+            length = int(self.said.get("content-length") or 0)
         except ValueError:
             length = -1
         if not 0 <= length <= LARGEST_BODY:

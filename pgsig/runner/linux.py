@@ -7,9 +7,10 @@ forked job shows its own there: by its environment a job is known, wherever its 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterable, Mapping, Sequence
 
-FIRST = ("PGSIG_RUN_FILE", "PGSIG_RUNNER")  # what must be there, should the room not do for all
+FIRST = (b"PGSIG_RUN_FILE", b"PGSIG_RUNNER")  # what must be there, should the room not do for all
 _SET_CHILD_SUBREAPER = 36
 ROOM = 4096  # bytes to reserve at exec for what a job has more of than its server
 
@@ -23,11 +24,11 @@ class Shown:
         arg_start, arg_end, env_start, env_end = map(int, fields[45:49])
         self._arguments, self._environment = _memory(arg_start, arg_end), _memory(env_start, env_end)
 
-    def overwrite(self, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+    def overwrite(self, arguments: Sequence[str], environment: Mapping[bytes, bytes]) -> None:
         """Show these, as far as there is room."""
-        names = [*(name for name in FIRST if name in environment), *(name for name in environment if name not in FIRST)]
-        _fill(self._arguments, arguments)
-        _fill(self._environment, [f"{name}={environment[name]}" for name in names])
+        first = {name: environment[name] for name in FIRST if name in environment}
+        _fill(self._arguments, [os.fsencode(argument) for argument in arguments])
+        _fill(self._environment, [b"%b=%b" % pair for pair in {**first, **environment}.items()])
 
 
 def take_orphans() -> bool:
@@ -40,12 +41,9 @@ def _memory(start: int, end: int) -> memoryview:
     return memoryview((ctypes.c_ubyte * (max(end - start, 0) if start else 0)).from_address(start)).cast("B")
 
 
-def _fill(memory: memoryview, texts: Iterable[str]) -> None:
-    room, whole = len(memory), b""
-    for text in texts:
-        more = text.encode("utf-8", "surrogateescape") + b"\0"
-        if len(whole) + len(more) > room:
-            break
-        whole += more
+def _fill(memory: memoryview, texts: Iterable[bytes]) -> None:
+    room, whole = len(memory), b"".join([text + b"\0" for text in texts])
+    if len(whole) > room:
+        whole = whole[: whole.rfind(b"\0", 0, room) + 1]
     if room:
         memory[:] = whole.ljust(room, b"\0")

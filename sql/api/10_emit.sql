@@ -62,14 +62,6 @@ END $$;
 -- the view's own default: to ask the table for it would take longer.
 CREATE OR REPLACE FUNCTION pgsig_private.insert_signal() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
-    IF NEW.id IS NULL THEN
-        NEW.id := pg_catalog.nextval('pgsig_private.signal_id');
-    END IF;
-    IF NEW.emitted_at IS NULL THEN
-        NEW.emitted_at := CASE WHEN pg_catalog.current_setting('pgsig.bell', true) OPERATOR(pg_catalog.=) 'off'
-                                 OR pg_catalog.pg_try_advisory_xact_lock_shared(1885827945, 1000)
-                               THEN pg_catalog.clock_timestamp() ELSE pgsig_private.ring('') END;
-    END IF;
     -- What nearly every signal is, in as few calls as can be: each is set up anew in each transaction, which costs more than to make it.
     IF NEW.namespace OPERATOR(pg_catalog.=) 'default'
        AND NEW.kind OPERATOR(pg_catalog.=) 'user'
@@ -77,12 +69,22 @@ BEGIN
        AND pg_catalog.split_part(NEW.key, '.', 1) OPERATOR(pg_catalog.<>) ALL ('{run,tick,manual,timer}')
        AND pg_catalog.octet_length(NEW.key OPERATOR(pg_catalog.||) NEW.subject OPERATOR(pg_catalog.||) NEW.source) OPERATOR(pg_catalog.<=) 200
        AND pg_catalog.pg_column_size(NEW.value) OPERATOR(pg_catalog.<=) 262144
-       AND NEW.event_id IS NULL AND NEW.run_id IS NULL
+       AND NEW.event_id IS NULL AND NEW.run_id IS NULL AND NEW.id IS NULL AND NEW.emitted_at IS NULL
     THEN
+        NEW.id := pg_catalog.nextval('pgsig_private.signal_id');
+        NEW.emitted_at := CASE WHEN pg_catalog.current_setting('pgsig.bell', true) OPERATOR(pg_catalog.=) 'off'
+                                 OR pg_catalog.pg_try_advisory_xact_lock_shared(1885827945, 1000)
+                               THEN pg_catalog.clock_timestamp() ELSE pgsig_private.ring('') END;
         NEW.lane := pg_catalog.int2(pg_catalog.hashtextextended('default', 0) OPERATOR(pg_catalog.&) 3); -- a constant
         INSERT INTO pgsig_private.signal (id, lane, key, subject, value, source, emitted_at, depth)
         VALUES (NEW.id, NEW.lane, NEW.key, NEW.subject, NEW.value, NEW.source, NEW.emitted_at, NEW.depth);
         RETURN NEW;
+    END IF;
+    IF NEW.id IS NULL THEN
+        NEW.id := pg_catalog.nextval('pgsig_private.signal_id');
+    END IF;
+    IF NEW.emitted_at IS NULL THEN
+        NEW.emitted_at := pgsig_private.ring('');
     END IF;
     NEW.lane := pgsig_private.lane_of(NEW.kind, NEW.key, NEW.value, NEW.subject, NEW.namespace, NEW.source, NEW.event_id);
     IF NEW.event_id IS NOT NULL OR NEW.run_id IS NOT NULL THEN

@@ -179,9 +179,8 @@ class Link:
             self._look = True
         if self.process is not None and self._is_due("reap", REAP_EVERY):
             bury_neighbours(work, self.process)
-            if housekeeping.reap(
-                work, quiet=self.settings.lease_seconds
-            ):  # not |=, which would forget what others said meanwhile
+            # Not |=, which would forget what others said meanwhile.
+            if housekeeping.reap(work, quiet=self.settings.lease_seconds):
                 self._look = True
         if self._look and not self._finish.is_set():
             self._look = False

@@ -28,18 +28,8 @@ PATIENCE = 2.0  # seconds to wait for the transactions of others, before a parti
 DAY = 86_400.0  # seconds
 SELDOM = ("gaps", "backfills", "kept", "milestones")  # once a day is enough
 CHORES = (
-    "cursors",
-    "forgotten",
-    "outcomes",
-    "logs",
-    "runs",
-    "actions",
-    "reloads",
-    "processes",
-    "events",
-    "ticks",
-    *SELDOM,
-)
+    "cursors", "forgotten", "outcomes", "logs", "runs", "actions", "reloads", "processes", "events", "ticks", *SELDOM,
+)  # fmt: skip
 IN_USE = (
     psycopg.errors.LockNotAvailable, psycopg.errors.ObjectNotInPrerequisiteState, psycopg.errors.ObjectInUse,
     psycopg.errors.DeadlockDetected,
@@ -153,11 +143,8 @@ def prune(
         while more:
             begun = monotonic()
             given = {"after": progress.after.get(chore, 0), "limit": limit}
-            count, last, more = connection.execute(query(f"prune_{chore}").encode(), given).fetchone() or (
-                0,
-                None,
-                False,
-            )
+            found = connection.execute(query(f"prune_{chore}").encode(), given).fetchone()
+            count, last, more = found or (0, None, False)
             progress.after[chore] = given["after"] if last is None else last
             gone[chore] += count
             if more and pause(monotonic() - begun):

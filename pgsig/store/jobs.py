@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from time import monotonic
 from typing import Any
 
@@ -238,7 +238,6 @@ def claim_and_see(
 
 def _grant(*row: Any) -> Grant:
     """A grant from a row of `claim`, whose columns have the order of its fields."""
-    grant = Grant(*row)
     spec, bad_spec = _decoded(row[9])
     params, bad_params = _decoded(row[10])
     problem = f"its definition cannot be used: {bad_spec}" if bad_spec else ""
@@ -246,7 +245,8 @@ def _grant(*row: Any) -> Grant:
     defaults = spec.get("params")
     if isinstance(defaults, dict):
         params = {**defaults, **params}
-    return replace(grant, spec=spec, params=params, problem=problem)
+    fields: list[Any] = [*row[:9], spec, params, *row[11:], problem]
+    return Grant(*fields)
 
 
 def orders(connection: Connection, process: int) -> list[Order]:

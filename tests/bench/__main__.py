@@ -100,7 +100,7 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
 
 # A large backlog, a long history, a snapshot held for minutes, ten thousand jobs, the slowest of a hundred, ratios that are near their
 # goal: a quick run does not tell what these are there to tell.
-PUBLISHED = ("emit", "snapshot", "writer", "history", "runner", "clock")
+PUBLISHED = ("peers", "emit", "snapshot", "writer", "history", "runner", "clock")
 
 
 def main() -> int:

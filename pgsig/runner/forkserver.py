@@ -51,18 +51,8 @@ REHEARSALS = (
     20  # of the server: the interpreter has fitted its code to what it met by then, and children need not write to it
 )
 OF_A_RUN = {
-    b"PGSIG_" + name: b""
-    for name in (
-        b"RUN_FILE",
-        b"RUN_DIR",
-        b"RUN_ID",
-        b"ATTEMPT",
-        b"NAMESPACE",
-        b"WORKFLOW",
-        b"OPERATOR",
-        b"SUBJECT",
-        b"PARAMS",
-    )
+    f"PGSIG_{name}".encode(): b""
+    for name in ("RUN_FILE", "RUN_DIR", "RUN_ID", "ATTEMPT", "NAMESPACE", "WORKFLOW", "OPERATOR", "SUBJECT", "PARAMS")
 }  # what an order has beside the server's environment; in a rehearsal they are empty
 HELD_BACK = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 

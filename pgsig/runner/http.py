@@ -107,11 +107,8 @@ class _Request(BaseHTTPRequestHandler):
 
     def parse_request(self) -> bool:
         """As in the base class, which reads headers with a parser for mail. False: it was refused."""
-        self.command, self.close_connection, self.request_version = (
-            "",
-            True,
-            "HTTP/1.0",
-        )  # for an answer to what is no request
+        # For the answer to what is no request.
+        self.command, self.request_version, self.close_connection = "", "HTTP/1.0", True
         self.requestline = self.raw_requestline.decode("iso-8859-1").rstrip("\r\n")
         words = self.requestline.split()
         if len(words) != 3 or words[2] not in ("HTTP/1.0", "HTTP/1.1"):

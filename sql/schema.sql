@@ -671,6 +671,7 @@ FUNCTION pgsig_private.is_evaluated(pgsig_private.signal) RETURNS boolean
 FUNCTION pgsig_private.is_first(text,text,text,bigint,text,text,jsonb) RETURNS boolean
 FUNCTION pgsig_private.join_processes(text,text,text,integer,text,text[],integer,interval,text[]) RETURNS bigint
 FUNCTION pgsig_private.key_fits(text,text) RETURNS boolean
+FUNCTION pgsig_private.lane_of(text) RETURNS smallint
 FUNCTION pgsig_private.lane_of(text,text,jsonb,text,text,text,text) RETURNS smallint
 FUNCTION pgsig_private.last_checkpoint(pgsig_private.run) RETURNS jsonb
 FUNCTION pgsig_private.last_seen(jsonb,pgsig_private.rule,text,text,jsonb) RETURNS jsonb

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pgsig.cli.common import connected, database_option, namespace_option, output_option, settings_of
-from pgsig.cli.output import cell, coloured, harmless, paint, say, show, show_json, show_table, size
+from pgsig.cli.output import cell, coloured, harmless, paint, say, show, show_json, show_table
 from pgsig.errors import InvalidInput, PgsigError
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def runs(
 ) -> None:
     """List runs, newest first; of OPERATOR (workflow or workflow.operator) or of all."""
     from pgsig.model import State
+    from pgsig.store.advice import size
     from pgsig.store.reading import Filter, Place
     from pgsig.store.reading import runs as read
 
@@ -110,7 +111,7 @@ def runs(
             for row in found:
                 row["operator"] = f"{row['workflow']}.{row['operator']}"
                 row["cpu"] = None if row["cpu_seconds"] is None else f"{row['cpu_seconds']:.2f}s"
-                row["memory"] = size(row["memory_peak"])
+                row["memory"] = None if row["memory_peak"] is None else size(row["memory_peak"])
                 row["labels"] = ", ".join(row["labels"])
                 row["failures"] = row["failures"] or None
                 row["blocked"] = row["limit_key"] if row["blocked"] else None

@@ -151,16 +151,6 @@ def ago(moment: datetime) -> str:
     return ""
 
 
-def size(number: int | None) -> str | None:
-    """A number of bytes in the largest fitting unit."""
-    if number is None:
-        return None
-    for unit, one in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if number >= one:
-            return f"{number / one:.1f} {unit}"
-    return f"{number} B"
-
-
 def _width(text: str) -> int:
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 

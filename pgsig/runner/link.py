@@ -282,7 +282,7 @@ class Link:
             return
         try:
             reached("link.claiming")
-            found = jobs.claim_and_see(work, self.process, self.settings.pools, free, self.settings.labels, machine())
+            found = jobs.claim(work, self.process, self.settings.pools, free, self.settings.labels, machine())
         except psycopg.Error as error:
             if error.sqlstate != "PS301":
                 raise

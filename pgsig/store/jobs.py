@@ -218,16 +218,15 @@ def _held(row: dict[str, Any]) -> Held:
 
 
 def claim(
-    connection: Connection, process: int, pools: Sequence[str], capacity: int, labels: Sequence[str] = ()
-) -> list[Grant]:
-    """Take up to `capacity` runs that may start and need no label but these. Raises psycopg.Error, PS301, when the lease is over."""
-    return claim_and_see(connection, process, pools, capacity, labels).grants
-
-
-def claim_and_see(
-    connection: Connection, process: int, pools: Sequence[str], capacity: int, labels: Sequence[str], machine: str = ""
+    connection: Connection,
+    process: int,
+    pools: Sequence[str],
+    capacity: int,
+    labels: Sequence[str] = (),
+    machine: str = "",
 ) -> Claimed:
-    """`claim`, and what there was to see."""
+    """Take up to `capacity` runs that may start and need no label but these. machine: whose dead runners to look for, as in `Claimed.gone`.
+    Raises psycopg.Error, PS301, when the lease is over."""
     rows = wire(connection).ask(
         "claim", runner=str(process), pools=array(map(quoted, pools)), capacity=str(capacity),
         labels=array(map(quoted, labels)), machine=machine,

@@ -32,6 +32,11 @@ END $$;
 -- Here, in insert_signal and in emit everything is named with its schema, operators too: that costs nothing, and a search_path set by a function is
 -- set at each call. So no BETWEEN, IN, CAST or IS DISTINCT FROM, whose operators cannot be named. A test holds them against hostile names.
 
+-- A namespace is on one of four lanes, for ever. Written so that it becomes part of the statement that calls it.
+CREATE OR REPLACE FUNCTION pgsig_private.lane_of(namespace text) RETURNS smallint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT pg_catalog.int2(pg_catalog.hashtextextended(namespace, 0) OPERATOR(pg_catalog.&) 3)
+$$;
+
 -- The lane of a signal that may be, by all rules; what may not be is refused. The rules of signal_problems as one expression: naming what is wrong
 -- costs as much as the insert, and is seldom needed.
 CREATE OR REPLACE FUNCTION pgsig_private.lane_of(
@@ -54,7 +59,7 @@ BEGIN
         PERFORM pgsig_private.refuse_signal(lane_of.kind, lane_of.key, lane_of.value, lane_of.subject, lane_of.namespace, lane_of.source,
                                             lane_of.event_id);
     END IF;
-    RETURN pg_catalog.int2(pg_catalog.hashtextextended(lane_of.namespace, 0) OPERATOR(pg_catalog.&) 3);
+    RETURN pgsig_private.lane_of(lane_of.namespace);
 END $$;
 
 -- INSERT INTO pgsig.signals. What may not be is refused, whoever says it; lane and transaction are never what somebody says. Who may name position,
@@ -75,7 +80,7 @@ BEGIN
         NEW.emitted_at := CASE WHEN pg_catalog.current_setting('pgsig.bell', true) OPERATOR(pg_catalog.=) 'off'
                                  OR pg_catalog.pg_try_advisory_xact_lock_shared(1885827945, 1000)
                                THEN pg_catalog.clock_timestamp() ELSE pgsig_private.ring('') END;
-        NEW.lane := pg_catalog.int2(pg_catalog.hashtextextended('default', 0) OPERATOR(pg_catalog.&) 3); -- a constant
+        NEW.lane := pgsig_private.lane_of('default'); -- a constant
         INSERT INTO pgsig_private.signal (id, lane, key, subject, value, source, emitted_at, depth)
         VALUES (NEW.id, NEW.lane, NEW.key, NEW.subject, NEW.value, NEW.source, NEW.emitted_at, NEW.depth);
         RETURN NEW;
@@ -242,7 +247,7 @@ BEGIN
     THEN
         v_id := pg_catalog.nextval('pgsig_private.signal_id'); -- RETURNING takes longer; and so does the default of emitted_at, which names more
         INSERT INTO pgsig_private.signal (id, lane, key, subject, value, source, emitted_at)
-        VALUES (v_id, pg_catalog.int2(pg_catalog.hashtextextended('default', 0) OPERATOR(pg_catalog.&) 3), emit.key, emit.subject, emit.value,
+        VALUES (v_id, pgsig_private.lane_of('default'), emit.key, emit.subject, emit.value,
                 session_user,
                 CASE WHEN pg_catalog.current_setting('pgsig.bell', true) OPERATOR(pg_catalog.=) 'off'
                        OR pg_catalog.pg_try_advisory_xact_lock_shared(1885827945, 1000)
@@ -316,7 +321,7 @@ BEGIN
                   FROM jsonb_array_elements(signals) WITH ORDINALITY i(item, place) ORDER BY i.place) g
     ), stored AS (
         INSERT INTO pgsig_private.signal AS s (id, namespace, lane, key, subject, value, source, event_id, run_id, depth)
-        SELECT g.id, g.namespace, (hashtextextended(g.namespace, 0) & 3)::smallint, g.key, g.subject, g.value, g.source, g.event_id, g.run_id, g.depth
+        SELECT g.id, g.namespace, pgsig_private.lane_of(g.namespace), g.key, g.subject, g.value, g.source, g.event_id, g.run_id, g.depth
           FROM given g
          WHERE g.event_id IS NULL OR pgsig_private.is_first(g.namespace, g.source, g.event_id, g.id, g.key, g.subject, g.value)
         RETURNING s.id
@@ -359,11 +364,9 @@ BEGIN
         PERFORM pgsig_private.refuse(v_problems);
     END IF;
     FOR v_id IN
-        INSERT INTO pgsig_private.signal AS s (kind, namespace, lane, key, subject, value, source)
-        SELECT 'manual', p_namespace, pgsig_private.lane_of('manual', o.key, p_value, o.subject, p_namespace, o.source),
-               o.key, o.subject, p_value, o.source
-          FROM (SELECT 'manual.' || t.path AS key, coalesce(p_subject, '') AS subject, coalesce(p_source, session_user) AS source
-                  FROM pgsig_private.targets(p_namespace, p_target, p_whole) t ORDER BY t.path) o
+        INSERT INTO pgsig.signals AS s (kind, namespace, key, subject, value, source)
+        SELECT 'manual', p_namespace, 'manual.' || t.path, coalesce(p_subject, ''), p_value, coalesce(p_source, session_user)
+          FROM pgsig_private.targets(p_namespace, p_target, p_whole) t ORDER BY t.path
         RETURNING s.id
     LOOP END LOOP;
     RETURN v_id;

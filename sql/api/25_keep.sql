@@ -187,7 +187,7 @@ RETURNS boolean LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
         SELECT FROM pgsig_private.dropped d
          WHERE d.xid >= pg_snapshot_xmin(p_s1)  -- by index; who keeps listening is ahead of all of them
            AND (p_namespace IS NULL OR d.namespace = p_namespace
-                OR d.namespace = '' AND d.lane = (hashtextextended(p_namespace, 0) & 3)::smallint)
+                OR d.namespace = '' AND d.lane = pgsig_private.lane_of(p_namespace))
            AND (p_regex IS NULL OR d.key = '' OR d.key ~ p_regex)
            AND CASE WHEN d.others IS NULL
                     THEN NOT (pg_visible_in_snapshot(d.xid, p_s1) OR p_s2 IS NOT NULL AND pg_visible_in_snapshot(d.xid, p_s2) AND d.id <= p_done)
@@ -202,7 +202,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT b.border || ':' || b.border || ':' || CASE t.id WHEN 0 THEN '' ELSE '@' || t.id END
       FROM (SELECT max(t.id) AS id FROM pgsig_private.timeline t) t, (
            SELECT coalesce(max(d.xid)::text::bigint, 0) + 1 AS border FROM pgsig_private.dropped d
-            WHERE p_namespace IS NULL OR d.lane = (hashtextextended(p_namespace, 0) & 3)::smallint) b
+            WHERE p_namespace IS NULL OR d.lane = pgsig_private.lane_of(p_namespace)) b
 $$;
 
 -- The last look at a partition before it is detached. True if it may be: nobody is writing into it, every lane has passed it, what is needed of

@@ -45,14 +45,12 @@ BEGIN
 END $$;
 
 -- A state of a run becomes a signal in the transaction that makes it so. Its ring says which: where no rule asks for it, nobody need hurry. Nothing
--- in it is to be looked at but a job's result, which may be larger than a value may be: such a one is refused.
+-- in it is to be looked at: a job's result was, by its runner.
 CREATE OR REPLACE FUNCTION pgsig_private.emit_states(p_runs bigint[], p_state text) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO pgsig_private.signal (emitted_at, kind, namespace, lane, key, subject, value, source, run_id, depth)
-    SELECT pgsig_private.ring(p_state), 'state', w.namespace,
-           CASE WHEN pg_column_size(r.result) > 262144 THEN pgsig_private.lane_of('state', 'run', r.result, '', w.namespace, '')
-                ELSE (hashtextextended(w.namespace, 0) & 3)::smallint END,
+    SELECT pgsig_private.ring(p_state), 'state', w.namespace, pgsig_private.lane_of(w.namespace),
            'run.' || w.name || '.' || o.name || '.' || p_state, r.subject,
            coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
                'run', r.id, 'attempt', r.attempt, 'generation', r.generation, 'exit_code', r.exit_code, 'reason', r.reason))),
@@ -163,7 +161,7 @@ BEGIN
         UPDATE pgsig_private.operator o SET paused = n.mode
           FROM jsonb_to_recordset(p->'pauses') AS n(operator_id bigint, mode text) WHERE o.id = n.operator_id;
         UPDATE pgsig_private.lane l SET revision = l.revision + 1
-         WHERE l.lane IN (SELECT (hashtextextended(w.namespace, 0) & 3)::smallint
+         WHERE l.lane IN (SELECT pgsig_private.lane_of(w.namespace)
                             FROM jsonb_to_recordset(p->'pauses') AS n(operator_id bigint)
                             JOIN pgsig_private.operator o ON o.id = n.operator_id
                             JOIN pgsig_private.workflow w ON w.id = o.workflow_id);
@@ -225,15 +223,14 @@ BEGIN
         DELETE FROM pgsig_private.timer t USING due WHERE t.rule_id = due.rule_id AND t.subject = due.subject
         RETURNING t.rule_id, t.subject, t.due_at
     )
-    INSERT INTO pgsig_private.signal (kind, namespace, lane, key, subject, value, source)
-    SELECT 'timer', s.namespace, pgsig_private.lane_of('timer', s.key, s.value, s.subject, s.namespace, 'pgsig'), s.key, s.subject, s.value, 'pgsig'
-      FROM (SELECT w.namespace, 'timer.' || w.name || '.' || o.name AS key, gone.subject,
-                   jsonb_build_object('rule', gone.rule_id, 'name', r.name, 'due', gone.due_at) AS value
-              FROM gone
-              JOIN pgsig_private.rule r ON r.id = gone.rule_id AND r.removed_in IS NULL
-              JOIN pgsig_private.operator o ON o.id = r.operator_id
-              JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-             ORDER BY gone.due_at) s;
+    INSERT INTO pgsig.signals (kind, namespace, key, subject, value, source)
+    SELECT 'timer', w.namespace, 'timer.' || w.name || '.' || o.name, gone.subject,
+           jsonb_build_object('rule', gone.rule_id, 'name', r.name, 'due', gone.due_at), 'pgsig'
+      FROM gone
+      JOIN pgsig_private.rule r ON r.id = gone.rule_id AND r.removed_in IS NULL
+      JOIN pgsig_private.operator o ON o.id = r.operator_id
+      JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+     ORDER BY gone.due_at;
     RETURN (SELECT greatest(extract(epoch FROM min(t.due_at) - clock_timestamp()), 0) FROM pgsig_private.timer t);
 END $$;
 

@@ -178,9 +178,7 @@ BEGIN
             ) o ORDER BY o.waits NULLS LAST, o.id DESC LIMIT 1) seen
      WHERE i.operator_id = last.operator_id AND i.subject = last.subject;
     INSERT INTO pgsig_private.signal (kind, namespace, lane, key, subject, value, source, run_id, depth)
-    SELECT 'state', w.namespace,
-           CASE WHEN pg_column_size(r.result) > 262144 THEN pgsig_private.lane_of('state', 'run', r.result, '', w.namespace, '')  -- as in emit_states
-                ELSE (hashtextextended(w.namespace, 0) & 3)::smallint END,
+    SELECT 'state', w.namespace, pgsig_private.lane_of(w.namespace),
            'run.' || w.name || '.' || o.name || '.' || m.state, m.subject,
            coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
                'run', m.id, 'attempt', m.attempt, 'generation', m.generation, 'exit_code', m.exit_code, 'reason', m.reason))),
@@ -261,13 +259,12 @@ BEGIN
         RETURN 'stale';
     END IF;
     IF p_state = 'failed' AND v_run.desired = 'run' THEN
-        INSERT INTO pgsig_private.signal (kind, namespace, lane, key, subject, value, source, run_id, depth)
-        SELECT 'manual', s.namespace, pgsig_private.lane_of('manual', s.key, s.value, v_run.subject, s.namespace, 'pgsig'),
-               s.key, v_run.subject, s.value, 'pgsig', v_run.id, v_run.depth
-          FROM (SELECT w.namespace, 'manual.' || w.name || '.' || o.name AS key, jsonb_build_object(
-                           'action', 'RESTART', 'run', v_run.id, 'evidence', v_evidence, 'params', '{}'::jsonb,
-                           'reason', 'reload failed: ' || coalesce(p_reason, 'no reason given')) AS value
-                  FROM pgsig_private.operator o JOIN pgsig_private.workflow w ON w.id = o.workflow_id WHERE o.id = v_run.operator_id) s;
+        INSERT INTO pgsig.signals (kind, namespace, key, subject, value, source, run_id, depth)
+        SELECT 'manual', w.namespace, 'manual.' || w.name || '.' || o.name, v_run.subject,
+               jsonb_build_object('action', 'RESTART', 'run', v_run.id, 'evidence', v_evidence, 'params', '{}'::jsonb,
+                                  'reason', 'reload failed: ' || coalesce(p_reason, 'no reason given')),
+               'pgsig', v_run.id, v_run.depth
+          FROM pgsig_private.operator o JOIN pgsig_private.workflow w ON w.id = o.workflow_id WHERE o.id = v_run.operator_id;
     END IF;
     RETURN 'ok';
 END $$;

@@ -48,11 +48,10 @@ BEGIN
         ON CONFLICT DO NOTHING
         RETURNING t.trigger_id, t.signal_id
     ), emitted AS (
-        INSERT INTO pgsig_private.signal (kind, id, namespace, lane, key, value, source)
-        SELECT 'tick', s.signal_id, s.namespace, pgsig_private.lane_of('tick', s.key, s.value, '', s.namespace, s.source), s.key, s.value, s.source
-          FROM (SELECT n.signal_id, n.namespace, n.key, 'trigger:' || n.name AS source,
-                       jsonb_build_object('trigger', n.name, 'due', n.due) || pgsig_private.with_params(n.params) AS value
-                  FROM numbered n WHERE n.signal_id IN (SELECT t.signal_id FROM ticked t) OFFSET 0) s
+        INSERT INTO pgsig.signals (kind, id, namespace, key, value, source)
+        SELECT 'tick', n.signal_id, n.namespace, n.key,
+               jsonb_build_object('trigger', n.name, 'due', n.due) || pgsig_private.with_params(n.params), 'trigger:' || n.name
+          FROM numbered n WHERE n.signal_id IN (SELECT t.signal_id FROM ticked t)
     ), left_out AS (
         INSERT INTO pgsig_private.gap (trigger_id, first_due, last_due, times, why, by_whom, reason)
         SELECT a.trigger, g.first, g.last, g.times, g.why, coalesce(g.by, session_user), coalesce(g.reason, '')
@@ -98,14 +97,13 @@ END $$;
 -- What a person did with a trigger is a signal, like everything: manual.workflow.operator. Rules may wait for it, no order comes of it by itself.
 CREATE OR REPLACE FUNCTION pgsig_private.note_trigger(p_trigger bigint, p_word text, p_more jsonb, p_reason text, p_source text) RETURNS bigint
 LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO pgsig_private.signal (kind, namespace, lane, key, value, source)
-    SELECT 'manual', s.namespace, pgsig_private.lane_of('manual', s.key, s.value, '', s.namespace, s.source), s.key, s.value, s.source
-      FROM (SELECT w.namespace, 'manual.' || w.name || '.' || o.name AS key, coalesce(p_source, session_user) AS source,
-                   jsonb_build_object('action', p_word, 'trigger', t.name, 'reason', coalesce(p_reason, '')) || p_more AS value
-              FROM pgsig_private.trigger t
-              JOIN pgsig_private.operator o ON o.id = t.operator_id
-              JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-             WHERE t.id = p_trigger) s
+    INSERT INTO pgsig.signals (kind, namespace, key, value, source)
+    SELECT 'manual', w.namespace, 'manual.' || w.name || '.' || o.name,
+           jsonb_build_object('action', p_word, 'trigger', t.name, 'reason', coalesce(p_reason, '')) || p_more, coalesce(p_source, session_user)
+      FROM pgsig_private.trigger t
+      JOIN pgsig_private.operator o ON o.id = t.operator_id
+      JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+     WHERE t.id = p_trigger
     RETURNING id
 $$;
 
@@ -120,7 +118,6 @@ CREATE OR REPLACE FUNCTION pgsig.fire(
 DECLARE
     v_trigger  pgsig_private.trigger := pgsig_private.find_trigger(fire.namespace, fire.operator, fire.trigger);
     v_problems text[];
-    v_value    jsonb;
     v_id       bigint;
 BEGIN
     IF jsonb_typeof(fire.params) <> 'object' THEN
@@ -130,11 +127,11 @@ BEGIN
     IF v_problems <> '{}' THEN
         PERFORM pgsig_private.refuse(v_problems);
     END IF;
-    v_value := jsonb_build_object('trigger', v_trigger.name, 'due', pgsig_private.trigger_now(), 'by', coalesce(fire.source, session_user),
-                                  'reason', coalesce(fire.reason, '')) || pgsig_private.with_params(coalesce(fire.params, v_trigger.spec->'params'));
-    INSERT INTO pgsig_private.signal AS s (kind, namespace, lane, key, value, source)
-    SELECT 'tick', fire.namespace, pgsig_private.lane_of('tick', t.key, v_value, '', fire.namespace, t.source), t.key, v_value, t.source
-      FROM (SELECT 'tick.' || fire.operator AS key, 'trigger:' || v_trigger.name AS source) t
+    INSERT INTO pgsig.signals AS s (kind, namespace, key, value, source)
+    SELECT 'tick', fire.namespace, 'tick.' || fire.operator,
+           jsonb_build_object('trigger', v_trigger.name, 'due', pgsig_private.trigger_now(), 'by', coalesce(fire.source, session_user),
+                              'reason', coalesce(fire.reason, '')) || pgsig_private.with_params(coalesce(fire.params, v_trigger.spec->'params')),
+           'trigger:' || v_trigger.name
     RETURNING s.id INTO v_id;
     RETURN v_id;
 END $$;
@@ -207,16 +204,15 @@ BEGIN
         ), ticked AS (
             INSERT INTO pgsig_private.tick (trigger_id, due_at, signal_id) SELECT v_fill.trigger_id, due_at, id FROM next ON CONFLICT DO NOTHING
         )
-        INSERT INTO pgsig_private.signal (kind, id, namespace, lane, key, value, source)
-        SELECT 'tick', s.id, s.namespace, pgsig_private.lane_of('tick', s.key, s.value, '', s.namespace, s.source), s.key, s.value, s.source
-          FROM (SELECT next.id, w.namespace, 'tick.' || w.name || '.' || o.name AS key, 'trigger:' || t.name AS source,
-                       jsonb_build_object('trigger', t.name, 'due', next.due_at, 'backfill', v_fill.id, 'by', v_fill.by_whom, 'reason', v_fill.reason)
-                       || pgsig_private.with_params(t.spec->'params') AS value
-                  FROM next
-                  JOIN pgsig_private.trigger t ON t.id = v_fill.trigger_id
-                  JOIN pgsig_private.operator o ON o.id = t.operator_id
-                  JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-                 ORDER BY next.id) s;
+        INSERT INTO pgsig.signals (kind, id, namespace, key, value, source)
+        SELECT 'tick', next.id, w.namespace, 'tick.' || w.name || '.' || o.name,
+               jsonb_build_object('trigger', t.name, 'due', next.due_at, 'backfill', v_fill.id, 'by', v_fill.by_whom, 'reason', v_fill.reason)
+               || pgsig_private.with_params(t.spec->'params'), 'trigger:' || t.name
+          FROM next
+          JOIN pgsig_private.trigger t ON t.id = v_fill.trigger_id
+          JOIN pgsig_private.operator o ON o.id = t.operator_id
+          JOIN pgsig_private.workflow w ON w.id = o.workflow_id
+         ORDER BY next.id;
         -- A trigger that is gone has no rule any more that would hear of it.
         UPDATE pgsig_private.backfill b
            SET state = CASE WHEN t.removed_at IS NULL THEN 'done' ELSE 'cancelled' END, ended_at = clock_timestamp()

@@ -3,7 +3,7 @@
 -- name: lock_lane
 -- Nothing of this namespace is being decided from here to the end of the transaction. Returns the lane.
 SELECT lane, pg_advisory_xact_lock(1885827945, lane)
-  FROM (SELECT (hashtextextended(%(namespace)s, 0) & 3)::integer AS lane) l
+  FROM (SELECT pgsig_private.lane_of(%(namespace)s)::integer AS lane) l
 
 -- name: workflow_now
 -- What is applied of a workflow, whether or not it was removed since.
@@ -105,8 +105,8 @@ SELECT o.runs, pgsig_private.record(o.orders) FROM orders o WHERE o.runs > 0
 
 -- name: autostart
 -- The START of operators that begin with their first apply, as a manual signal from pgsig itself.
-INSERT INTO pgsig_private.signal (kind, namespace, lane, key, value, source)
-SELECT 'manual', %(namespace)s, (hashtextextended(%(namespace)s, 0) & 3)::smallint, 'manual.' || %(workflow)s || '.' || n,
+INSERT INTO pgsig.signals (kind, namespace, key, value, source)
+SELECT 'manual', %(namespace)s, 'manual.' || %(workflow)s || '.' || n,
        jsonb_build_object('action', 'START', 'params', '{}'::jsonb, 'reason', 'autostart'), 'pgsig'
   FROM unnest(%(operators)s::text[]) n
 

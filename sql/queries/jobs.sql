@@ -94,7 +94,7 @@ WITH span AS MATERIALIZED (
     SELECT CASE WHEN here.same THEN %(s1)s::pg_snapshot ELSE pgsig_private.carried_over(%(s1)s::pg_snapshot, %(timeline)s) END AS s1,
            coalesce(CASE WHEN here.same THEN %(s2)s::pg_snapshot END, pgsig_private.here()) AS s2,
            CASE WHEN here.same THEN %(last)s::bigint ELSE 0 END AS last, here.timeline,
-           (hashtextextended(%(namespace)s, 0) & 3)::smallint AS lane
+           pgsig_private.lane_of(%(namespace)s) AS lane
       FROM (SELECT max(t.id) AS timeline, max(t.id) = %(timeline)s::bigint AS same FROM pgsig_private.timeline t) here
 ), late AS MATERIALIZED (
     SELECT pgsig_private.missed(span.s1, span.s2, span.last, %(namespace)s, %(pattern)s) AS missed FROM span

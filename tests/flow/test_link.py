@@ -78,7 +78,7 @@ class Queue:
         self.answers: list[Claimed] = []
         self.during: Callable[[], object] = lambda: None
         idle._lease.process = 7
-        monkeypatch.setattr(jobs, "claim_and_see", self.claim)
+        monkeypatch.setattr(jobs, "claim", self.claim)
         monkeypatch.setattr(link, "end_leftovers", lambda *_: True)
 
     def claim(self, _work: object, _process: int, _pools: object, free: int, *_: object) -> Claimed:
@@ -143,10 +143,10 @@ def test_a_claim_tells_that_somebody_else_was_there(connection: Connection, data
     do.start(connection, do.operator(connection, "another", command=["true"]))
     with psycopg.connect(database) as other:
         other.execute("SELECT FROM pgsig_private.instance WHERE operator_id = %s FOR UPDATE", [act])
-        found = jobs.claim_and_see(connection, runner, ["default"], 9, [])
+        found = jobs.claim(connection, runner, ["default"], 9, [])
         assert (len(found.grants), found.contended) == (1, True)
-        assert jobs.claim_and_see(connection, runner, ["default"], 9, []) == Claimed([], [], True)
-    found = jobs.claim_and_see(connection, runner, ["default"], 9, [])
+        assert jobs.claim(connection, runner, ["default"], 9, []) == Claimed([], [], True)
+    found = jobs.claim(connection, runner, ["default"], 9, [])
     assert (len(found.grants), found.contended) == (1, False)
 
 

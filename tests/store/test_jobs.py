@@ -26,7 +26,7 @@ def join(connection: Connection, lease: float = 60) -> int:
 
 
 def claim(connection: Connection, process: int) -> jobs.Grant:
-    (grant,) = jobs.claim(connection, process, ["default"], 9)
+    (grant,) = jobs.claim(connection, process, ["default"], 9).grants
     return grant
 
 
@@ -38,7 +38,7 @@ def test_a_grant_tells_all_that_a_job_needs(connection: Connection, process: int
     assert (grant.key, grant.workflow, grant.operator, grant.subject, grant.kind) == ((run, 1), "w", "op", "s", "batch")
     assert (grant.params, grant.action, grant.problem) == ({"a": 1, "b": 2}, "START", "")
     assert '"key": "a.b"' in grant.cause
-    assert jobs.claim(connection, process, ["default"], 9) == []
+    assert jobs.claim(connection, process, ["default"], 9).grants == []
     assert [(one.run_id, one.epoch) for one in jobs.held(connection, process)] == [grant.key]
 
 
@@ -49,7 +49,7 @@ def test_a_run_that_is_recorded_while_it_is_claimed_is_granted(
     with psycopg.connect(database, autocommit=True) as claimer:
         with connection.transaction():
             connection.execute("LOCK pgsig_private.process")  # which the claim looks at first
-            claiming = Background(lambda: jobs.claim(claimer, process, ["default"], 9))
+            claiming = Background(lambda: jobs.claim(claimer, process, ["default"], 9).grants)
             wait_until_blocked(connection, claimer)
             run = do.start(connection, do.operator(connection, "op"))
         assert [grant.id for grant in claiming.result()] == [run]
@@ -131,7 +131,7 @@ def test_a_checkpoint_goes_to_the_next_generation_of_what_never_ends(connection:
 def test_a_handover_goes_on_where_its_own_predecessor_is(connection: Connection, process: int) -> None:
     operator = do.operator(connection, "op", "streaming", replicas=2)
     first, second = (do.start(connection, operator, slots=3) for _ in range(2))
-    for grant in jobs.claim(connection, process, ["default"], 9):
+    for grant in jobs.claim(connection, process, ["default"], 9).grants:
         jobs.report(connection, jobs.Report(*grant.key, State.RUNNING))
         in_job.note(connection, *grant.key, "checkpoint", grant.id)
     assert first < second
@@ -142,7 +142,7 @@ def test_a_handover_goes_on_where_its_own_predecessor_is(connection: Connection,
 def test_reports_that_are_told_together_are_answered_each(connection: Connection, process: int) -> None:
     for number in range(3):
         do.start(connection, do.operator(connection, f"op{number}"))
-    grants = jobs.claim(connection, process, ["default"], 9)
+    grants = jobs.claim(connection, process, ["default"], 9).grants
     running = [jobs.Report(*grant.key, State.RUNNING) for grant in grants]
     stale = jobs.Report(grants[1].id, grants[1].epoch + 1, State.FAILED)
     ended = jobs.Report(*grants[0].key, State.SUCCEEDED, exit_code=0, cpu_seconds=1.5, memory_peak=4096)
@@ -155,7 +155,7 @@ def test_each_state_is_a_signal_as_it_was_then_and_in_the_order_told(connection:
     """Also where a run begins and ends in one transaction; a result of null is one."""
     for number in range(2):
         do.start(connection, do.operator(connection, f"op{number}"))
-    one, two = jobs.claim(connection, process, ["default"], 9)
+    one, two = jobs.claim(connection, process, ["default"], 9).grants
     in_job.note(connection, *two.key, "result", None)
     reports = [
         jobs.Report(*one.key, State.RUNNING), jobs.Report(*one.key, State.FAILED, exit_code=3, reason="no"),
@@ -177,7 +177,7 @@ def test_each_state_is_a_signal_as_it_was_then_and_in_the_order_told(connection:
 def test_a_delay_is_waited_for(connection: Connection, process: int) -> None:
     do.start(connection, do.operator(connection, "op"))
     jobs.report(connection, jobs.Report(*claim(connection, process).key, State.RETRYING, delay=1e300))
-    assert jobs.claim(connection, process, ["default"], 1) == []
+    assert jobs.claim(connection, process, ["default"], 1).grants == []
 
 
 def test_a_reload_that_was_handed_over_is_handed_to_the_next_attempt(connection: Connection, process: int) -> None:
@@ -282,7 +282,7 @@ def test_output_is_trimmed_from_its_beginning(connection: Connection, process: i
 def test_one_run_that_cannot_be_reaped_holds_up_no_other(connection: Connection, process: int) -> None:
     """Row 53: a definition that nobody can use, written past all checks, fails with the reason; the other one goes on elsewhere."""
     bad, good = (do.start(connection, do.operator(connection, name, command=["x"], retries=3)) for name in ("a", "b"))
-    assert len(jobs.claim(connection, process, ["default"], 9)) == 2
+    assert len(jobs.claim(connection, process, ["default"], 9).grants) == 2
     connection.execute(
         'UPDATE pgsig_private.operator_version v SET spec = v.spec || \'{"retries": "three"}\' FROM pgsig_private.run r'
         " WHERE r.id = %s AND v.operator_id = r.operator_id",

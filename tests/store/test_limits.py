@@ -25,7 +25,7 @@ def join(connection: Connection, *labels: str, pools: tuple[str, ...] = ("defaul
 
 
 def claimed(connection: Connection, process: int, *labels: str, pools: tuple[str, ...] = ("default",)) -> list[int]:
-    return [grant.id for grant in jobs.claim(connection, process, pools, 99, labels)]
+    return [grant.id for grant in jobs.claim(connection, process, pools, 99, labels).grants]
 
 
 def end(connection: Connection, run: int, state: State = State.STOPPED) -> None:
@@ -42,7 +42,7 @@ def race(database: str) -> tuple[int, list[str]]:
             with psycopg.connect(database, autocommit=True) as connection:
                 process = join(connection)
                 while connection.execute("SELECT 1 FROM pgsig_private.run WHERE ended_at IS NULL LIMIT 1").fetchone():
-                    grants = jobs.claim(connection, process, ["default"], 5)
+                    grants = jobs.claim(connection, process, ["default"], 5).grants
                     (alive,) = connection.execute(ALIVE).fetchone() or (0,)
                     seen[0] = max(seen[0], alive)
                     if grants:
@@ -191,5 +191,5 @@ def test_parameters_come_from_the_newest_signal_that_has_them(connection: Connec
         for value in ('{"id": "m1", "auc": 0.5}', '{"id": "m2"}', "null", '{"id": "later"}')
     ]
     do.start(connection, operator, params={"auc": 0, "size": 1}, evidence=signals[:3])
-    (grant,) = jobs.claim(connection, join(connection), ["default"], 1)
+    (grant,) = jobs.claim(connection, join(connection), ["default"], 1).grants
     assert grant.params == {"model": "m2", "auc": 0.5, "size": 1}

@@ -156,9 +156,13 @@ QUALIFIED = ["pgsig.emit", "pgsig_private.insert_signal", "pgsig_private.lane_of
 
 def sources(connection: Connection) -> str:
     """What the qualified functions say, without comments and the contents of literals."""
-    rows = connection.execute("SELECT prosrc FROM pg_proc WHERE oid = ANY (%s::regproc[])", [QUALIFIED]).fetchall()
-    assert len(rows) == len(QUALIFIED)
-    return re.sub(r"--[^\n]*|'[^']*'", "''", "\n".join(text for (text,) in rows))
+    rows = connection.execute(
+        "SELECT pronamespace::regnamespace || '.' || proname AS name, prosrc FROM pg_proc"
+        " WHERE pronamespace::regnamespace || '.' || proname = ANY (%s)",
+        [QUALIFIED],
+    ).fetchall()
+    assert {name for name, _ in rows} == set(QUALIFIED)
+    return re.sub(r"--[^\n]*|'[^']*'", "''", "\n".join(text for _, text in rows))
 
 
 def functions_named(connection: Connection) -> list[tuple[str, str, str]]:
@@ -191,7 +195,7 @@ def operators_named(connection: Connection) -> list[tuple[str, str, str]]:
 def test_functions_pin_their_search_path_or_qualify_every_name(connection: Connection) -> None:
     loose = connection.execute(
         """
-        SELECT p.pronamespace::regnamespace || '.' || p.proname FROM pg_proc p
+        SELECT DISTINCT p.pronamespace::regnamespace || '.' || p.proname FROM pg_proc p
          WHERE p.pronamespace IN ('pgsig'::regnamespace, 'pgsig_private'::regnamespace)
            AND NOT coalesce(p.proconfig::text LIKE '%search_path=pg_catalog, pg_temp%', false)
          ORDER BY 1

@@ -1,9 +1,9 @@
 """THE MODEL of docs/scaling.md: what a signal costs in bytes of WAL, flushes and processor time, and whether rates follow from that.
 
-Costs are measured alone: emitting by one client, with a flush and without; the engine of one worker with steps of 5, of 50 and of
-1,000 signals, each phase of a step by itself; COPY and emit_many; what the server's other processes do meanwhile, and owe. From these the
-simulation (simulate.py) says how fast steps of 250 are, two workers at two lanes, 16 clients and 64; and then the clock says. No rate goes
-into the costs. A prediction and what it is compared with are of one round, and so is their ratio.
+Costs are measured alone: emitting by one client and by eight, with a flush and without; the engine of one worker with steps of 5, of 50
+and of 1,000 signals, each phase of a step by itself; COPY and emit_many; what the server's other processes do meanwhile, and owe. From
+these the simulation (simulate.py) says how fast steps of 250 are, two workers at two lanes, 16 clients and 64; and then the clock says. No
+rate goes into the costs. A prediction and what it is compared with are of one round, and so is their ratio.
 
 Whoever else is at work on the machine is in the clock and not in the costs. So what was disturbed is measured again, and of the rounds
 the quieter half counts.
@@ -19,8 +19,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import count
 from pathlib import Path
 from statistics import fmean
@@ -36,7 +36,7 @@ from pgsig.store.definitions import apply
 from tests.bench import drain, emit
 from tests.bench.report import Report
 from tests.bench.server import Connection, Server, connect, program
-from tests.bench.simulate import ACTION, ALONE, COPY, EMIT_MANY, NOBODY, PYTHON, RUN, Costs, Emit, Line, Way
+from tests.bench.simulate import ACTION, ALONE, COPY, EMIT_MANY, NOBODY, PYTHON, RUN, SOME, Costs, Emit, Line, Way
 from tests.bench.simulate import drain as simulated_drain
 from tests.bench.simulate import emitters as simulated_emitters
 from tests.support import wait_for
@@ -44,13 +44,14 @@ from tests.support_core import one, operator
 
 CASES = {NOBODY: "batch", ACTION: "streaming", RUN: "batch"}
 LEAST, FEW, BETWEEN, MANY = 5, 50, 250, 1000  # signals of a step; one of them is predicted
-CLIENTS = (16, 64)
+CLIENTS, EIGHT = (16, 64), 8  # are predicted; are measured, as a cost
 PORTION = 1000  # signals of a commit in bulk
 QUIET, LOOK = 0.25, 0.3  # cores: who has no more than that, for so many seconds, does not disturb
 VACUUM = "VACUUM ANALYZE pgsig_private.action, pgsig_private.run, pgsig_private.instance, pgsig_private.outcome, pgsig_private.cursor"
 SESSIONS = (
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend'"
 )
+OFF = "-c synchronous_commit=off"
 LANE = """
 import sys, time, psycopg
 from pgsig.engine import Engine
@@ -131,9 +132,9 @@ class Round:
 def _round(emitting: _Emitting, draining: list[_Draining], calm: Calm, backlog: int) -> Round:
     figures: Figures = {}
     calm.others = []
-    emits, flush, work, rate = emitting.alone(backlog, figures)
-    ways = {case.name: case.alone(backlog, work, figures) for case in draining}
-    costs, cores = Costs(ways, emits, max(1.0, flush - work), work, rate), os.cpu_count() or 1
+    emits, flushes = emitting.alone(backlog, figures)
+    ways = {case.name: case.alone(backlog, flushes["work"], figures) for case in draining}
+    costs, cores = Costs(ways, emits, **flushes), os.cpu_count() or 1
     points: dict[str, tuple[float, float]] = {}
     for case in draining:
         for size in (BETWEEN, MANY):
@@ -146,7 +147,7 @@ def _round(emitting: _Emitting, draining: list[_Draining], calm: Calm, backlog: 
             alone = figures[f"{case.name}: worker"][0] + figures[f"{case.name}: server"][0]
             figures[f"{case.name}: processor of a signal, two lanes / one"] = spent / alone, "×"
     for clients in CLIENTS:
-        simulated = simulated_emitters(costs, ALONE, clients, cores)
+        simulated = simulated_emitters(costs, SOME, clients, cores)
         commits, shared = emitting.together(clients)
         points[f"{clients} clients, commits a second"] = simulated.commits, commits
         points[f"{clients} clients, commits a flush"] = simulated.shared, shared
@@ -190,13 +191,16 @@ class _Emitting:
         with _database(server) as (address, log), tempfile.TemporaryDirectory() as folder:
             yield cls(calm, address, log, Path(folder))
 
-    def alone(self, backlog: int, figures: Figures) -> tuple[dict[str, Emit], float, float, float]:
-        """The costs of emitters; µs of a flush; µs of processor of that; bytes a µs that the log takes."""
+    def alone(self, backlog: int, figures: Figures) -> tuple[dict[str, Emit], dict[str, float]]:
+        """The costs of emitters; device, work, rate and wake of `Costs`."""
         commits = backlog // 8
-        safe, asynchronous = self._one(commits), self._one(commits, "-c synchronous_commit=off")
+        safe, asynchronous = self._each(commits), self._each(commits, options=OFF)
         work = min(max(10.0, safe.server - asynchronous.server), safe.flush)
+        eight, quick = self._each(commits, EIGHT), self._each(commits, EIGHT, OFF)
+        more = eight.client + eight.server - quick.client - quick.server
+        wake = max(0.0, more - work * eight.flushes) / (1 - eight.flushes) if eight.flushes < 1 else 0.0
         found = {
-            ALONE: (safe, 1), PYTHON: (self._many(commits // 4, 1, _emit), 1),
+            ALONE: (safe, 1), SOME: (eight, 1), PYTHON: (self._many(commits // 4, 1, _emit), 1),
             COPY: (self._many(backlog, PORTION, _copy), PORTION), EMIT_MANY: (self._many(backlog, PORTION, _emit_many), PORTION),
         }  # fmt: skip
         owed, emits = self._owed(backlog), {}
@@ -204,30 +208,32 @@ class _Emitting:
             server, beside = spent.server * size - work, (spent.beside + owed) * size
             emits[name] = Emit(spent.client * size, server, spent.wal * size, size, beside)
             spent.tell(name, "client", size, figures)
+        emits[SOME] = replace(emits[SOME], client=quick.client, server=quick.server)
         rate = self._rate()
         figures["emitted: checkpointer and autovacuum, later"] = owed, "µs of processor a signal"
         figures["one flush"] = safe.flush, "µs"
         figures["one flush: of it processor"] = work, "µs"
+        figures["to wait for another's flush"] = wake, "µs of processor"
         figures["the log takes"] = rate, "MB/s"
-        return emits, safe.flush, work, rate
+        return emits, {"device": max(1.0, safe.flush - work), "work": work, "rate": rate, "wake": wake}
 
-    def _one(self, commits: int, options: str = "") -> _Spent:
-        """A commit of one client of pgbench; what its start costs is taken away."""
+    def _each(self, commits: int, clients: int = 1, options: str = "") -> _Spent:
+        """A commit of pgbench; what its start costs is taken away."""
 
         def spend(number: int) -> _Spent:
             where = conninfo_to_dict(self.address)
             names = {f"PG{name.upper()}": str(where.get(of, "")) for name, of in emit.ENVIRONMENT.items()}
             meter = _Meter(self.log)
             subprocess.run(
-                [program("pgbench"), "-n", "-M", "prepared", "-c", "1", "-t", str(number), "-f", str(self.script)],
+                [program("pgbench"), "-n", "-M", "prepared", "-c", str(clients), "-t", str(number), "-f", str(self.script)],
                 env={**os.environ, **names, "PGOPTIONS": options}, capture_output=True, check=True,
             )  # fmt: skip
             wait_for(lambda: one(self.log, SESSIONS) == 1)  # a backend tells its numbers when it ends
             return meter.spent(children=True)
 
         def piece() -> tuple[_Spent, float]:
-            short, long = spend(emit.FIRST), spend(emit.FIRST + commits)
-            return (long - short) / commits, long.others
+            short, long = spend(emit.FIRST), spend(emit.FIRST + commits // clients)
+            return (long - short) / (commits // clients * clients), long.others
 
         return self.calm(piece)
 
@@ -615,16 +621,21 @@ def busy(pid: int) -> float:
 
 
 def _tree(postmaster: int) -> float:
-    """Seconds of a server: of the processes that are, and by a coarser clock of those that were."""
-    stat = _stat(postmaster)
-    whole = (int(stat[13]) + int(stat[14])) / os.sysconf("SC_CLK_TCK") + busy(postmaster)
-    for task in Path(f"/proc/{postmaster}/task").iterdir():
-        for child in (task / "children").read_text(encoding="utf-8").split():
-            try:
-                whole += busy(int(child))
-            except OSError:  # it has ended
-                continue
-    return whole
+    """Seconds of a server: of the processes that are, and by a coarser clock of those that were. Looked at anew if one went from these to
+    those meanwhile: it would be among neither."""
+    while True:
+        children = _children(postmaster)
+        stat = _stat(postmaster)
+        whole = (int(stat[13]) + int(stat[14])) / os.sysconf("SC_CLK_TCK") + busy(postmaster)
+        with suppress(OSError):
+            whole += sum(busy(child) for child in children)
+            if _children(postmaster) == children:
+                return whole
+
+
+def _children(pid: int) -> list[int]:
+    texts = (path.read_text(encoding="utf-8") for path in Path(f"/proc/{pid}/task").glob("*/children"))
+    return [int(child) for text in texts for child in text.split()]
 
 
 def _stat(pid: int) -> list[str]:

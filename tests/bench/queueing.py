@@ -122,13 +122,16 @@ class Log:
     began: commits that come meanwhile share the next one. All are woken when it ends, as by Postgres, and whoever has a processor first
     flushes next.
 
-    device: µs of a flush in which nobody works. work: µs of processor of a flush. rate: bytes a µs that the device takes.
+    device: µs of a flush in which nobody works. work: µs of processor of a flush. rate: bytes a µs that the device takes. wake: µs of
+    processor of whoever has waited for somebody else's flush, to sleep and to look again.
     """
 
-    def __init__(self, world: World, cores: Cores, *, device: float, work: float, rate: float = float("inf")) -> None:
+    def __init__(
+        self, world: World, cores: Cores, *, device: float, work: float, rate: float = float("inf"), wake: float = 0.0
+    ) -> None:
         self.written, self.flushes, self.busy = 0.0, 0, 0.0
         self._world, self._cores = world, cores
-        self._device, self._work, self._rate = device, work, rate
+        self._device, self._work, self._rate, self._wake = device, work, rate, wake
         self._flushed, self._busy, self._ended = 0.0, False, Event()
 
     def write(self, size: float) -> None:
@@ -140,7 +143,7 @@ class Log:
         while self._flushed < mine:
             if self._busy:
                 yield self._ended.wait
-                yield self._cores.work(0.0)  # who is woken needs a processor to look
+                yield self._cores.work(self._wake)  # who is woken needs a processor to look
                 continue
             self._busy, begin, until = True, self._world.now, self.written
             yield self._cores.work(self._work / 2, goes_on=True)

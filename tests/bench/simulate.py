@@ -92,13 +92,14 @@ class Emit:
 
 @dataclass(frozen=True)
 class Costs:
-    """device, work, rate: of a flush, see `Log`."""
+    """device, work, rate, wake: of a flush, see `Log`."""
 
     ways: Mapping[str, Way]
     emits: Mapping[str, Emit]
     device: float
     work: float
     rate: float
+    wake: float = 0.0
 
     @classmethod
     def of(cls, said: Mapping[str, Any]) -> Self:
@@ -111,7 +112,7 @@ class Costs:
             }
             ways[name] = Way(**given)
         emits = {name: Emit(**emit) for name, emit in said["emits"].items()}
-        return cls(ways, emits, said["device"], said["work"], said["rate"])
+        return cls(ways, emits, said["device"], said["work"], said["rate"], said["wake"])
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ class Cluster:
         self.server = Cores(world, shape.server)
         self.worker_host = self.server if shape.workers is None else Cores(world, shape.workers)
         self.client_host = self.server if shape.clients is None else Cores(world, shape.clients)
-        self.log = Log(world, self.server, device=costs.device, work=costs.work, rate=costs.rate)
+        self.log = Log(world, self.server, device=costs.device, work=costs.work, rate=costs.rate, wake=costs.wake)
         self.lanes = [Lane() for _ in range(shape.lanes)]
         self.asked = self.commits = self.done = 0
         self.ringing = self._owed = 0.0
@@ -405,13 +406,14 @@ def fullest(namespaces: int, *, lanes: int = LANES, tries: int = 2000, seed: int
 
 # ── the command ──
 
-ALONE, PYTHON, COPY, EMIT_MANY = NAMES = (
-    "emit, a commit each", "emit, a commit each, from Python", "COPY, 1,000 a commit", "emit_many, 1,000 a commit",
+ALONE, SOME, PYTHON, COPY, EMIT_MANY = NAMES = (
+    "emit, a commit each", "emit, a commit each, eight clients", "emit, a commit each, from Python", "COPY, 1,000 a commit",
+    "emit_many, 1,000 a commit",
 )  # fmt: skip
 NOBODY, ACTION, RUN = WAYS = "no rule interested", "an action each", "a run each"
-LOADS = ((ACTION, COPY), (ACTION, ALONE), (RUN, COPY))
-NEEDS = ((NOBODY, COPY), (ACTION, COPY), (ACTION, EMIT_MANY), (ACTION, ALONE), (RUN, COPY))
-RATES = (1_000, 2_000, 5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 120_000, 160_000)
+LOADS = ((ACTION, COPY), (ACTION, SOME), (RUN, COPY))
+NEEDS = ((NOBODY, COPY), (ACTION, COPY), (ACTION, EMIT_MANY), (ACTION, SOME), (RUN, COPY))
+RATES = (1_000, 2_000, 5_000, 10_000, 20_000, 40_000, 60_000, 80_000, 120_000, 160_000, 240_000, 320_000)
 HERE, LARGE = Shape(2), Shape(16, 8, 16)
 PLACES = (
     (f"this machine, {HERE.server} cores for all", HERE),
@@ -486,8 +488,9 @@ def costs_table(figures: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         ])  # fmt: skip
     yield from _table(rows, COSTS)
     yield ""
-    flush, work, rate = cell("one flush"), cell("one flush: of it processor"), cell("the log takes")
-    yield f"One flush: {flush} µs, of it processor {work}. The log takes {rate} MB/s."
+    flush, work = cell("one flush"), cell("one flush: of it processor")
+    wake, rate = cell("to wait for another's flush"), cell("the log takes")
+    yield f"One flush: {flush} µs, of it processor {work}. To wait for another's: processor {wake}. The log takes {rate} MB/s."
 
 
 def compared(scaling: Mapping[str, Any]) -> Iterator[str]:

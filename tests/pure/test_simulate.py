@@ -28,7 +28,7 @@ COSTS = Costs(
     device=150.0, work=50.0, rate=1000.0,
 )  # fmt: skip
 DOCS = MEASURED.parents[2] / "scaling.md"
-DRAINS, OF_CLIENTS, SHARED = 0.2, 0.4, 0.6  # how far off at most; of rates, and of how many commits share a flush
+DRAINS, OF_CLIENTS, SHARED = 0.2, 0.3, 1.2  # how far off at most; of rates, and of how many commits share a flush
 
 
 def step(signals: int) -> float:
@@ -156,17 +156,19 @@ def named() -> dict[str, Any]:
 
 
 def test_the_measured_points_are_met(named: dict[str, Any]) -> None:
-    """What went in is none of them: processor time of steps of 5, 50 and 1,000, and one client."""
+    """What went in is none of them: processor time of steps of 5, 50 and 1,000, of one client and of eight."""
     for name, ratio in ratios(named["scaling"], predicted).items():
         off = SHARED if "flush" in name else OF_CLIENTS if "clients" in name else DRAINS
         assert 1 - off <= ratio <= 1 + off, (name, ratio)
 
 
 def test_they_would_not_be_met_without_what_is_simulated(named: dict[str, Any]) -> None:
-    """One flush for each commit; or cores for everybody."""
+    """One flush for each commit; or cores for everybody; or nothing to pay for waiting."""
     flush_each = ratios(named["scaling"], lambda costs, name, cores: 1e6 / (costs.device + costs.work))
     cores_for_all = ratios(named["scaling"], lambda costs, name, cores: predicted(costs, name, 1000))
+    no_wake = ratios(named["scaling"], lambda costs, name, cores: predicted(replace(costs, wake=0.0), name, cores))
     for clients in "16 clients, commits a second", "64 clients, commits a second":
+        assert no_wake[clients] > 1 + OF_CLIENTS
         assert flush_each[clients] < 1 - OF_CLIENTS
         assert cores_for_all[clients] > 1 + OF_CLIENTS
     for way in "an action each", "a run each":
@@ -196,7 +198,7 @@ def ratios(scaling: dict[str, Any], say: Callable[[Costs, str, int], float]) -> 
 def predicted(costs: Costs, name: str, cores: int) -> float:
     what, _, more = name.partition(", ")
     if "clients" in what:
-        found = emitters(costs, simulate.ALONE, int(what.split()[0]), cores, term=1e5)
+        found = emitters(costs, simulate.SOME, int(what.split()[0]), cores, term=1e5)
         return found.shared if "flush" in more else found.commits
     if "lanes" in more:
         return drain(costs, what, 1000, cores, backlog=20_000, lanes=2)

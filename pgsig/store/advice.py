@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from pgsig.store.metrics import Holder, Metrics
+from pgsig.store.metrics import DAYS, Holder, Metrics
 
 State = Literal["ok", "warning", "problem"]
 
@@ -163,10 +163,13 @@ def wraparound(seen: Metrics) -> Iterator[Finding]:
 
 def storage(seen: Metrics) -> Finding:
     """How large it is, and how old: no age is wrong by itself, as what is needed stays for as long as it is."""
+    tables = tuple(
+        {**asdict(table), "days": seen.days.get(DAYS.get(table.name, "")), "goes_after": seen.goes_after(table)}
+        for table in seen.growing
+    )
     aged = [(table.oldest_at, table.name) for table in seen.tables if table.oldest_at is not None]
     if not aged:
-        return Finding("storage", "ok", f"{size(seen.bytes)} in all, no rows yet in what grows")
+        return Finding("storage", "ok", f"{size(seen.bytes)} in all, no rows yet in what grows", tables=tables)
     at, name = min(aged)
-    return Finding(
-        "storage", "ok", f"{size(seen.bytes)} in all; the oldest row, in {name}, is {_age(seen.now, at)} old"
-    )
+    detail = f"{size(seen.bytes)} in all; the oldest row, in {name}, is {_age(seen.now, at)} old"
+    return Finding("storage", "ok", detail, tables=tables)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -14,7 +13,7 @@ from pgsig.errors import PgsigError
 from pgsig.settings import Settings
 from pgsig.store.advice import Finding, advice
 from pgsig.store.database import Connection, connect
-from pgsig.store.metrics import DAYS, collect
+from pgsig.store.metrics import collect
 from pgsig.store.migrate import OLDEST_SERVER, api_digest
 from pgsig.store.reading import row, rows
 from pgsig.store.revision import check
@@ -126,13 +125,7 @@ def _processes(connection: Connection, settings: Settings) -> Iterator[Finding]:
 
 
 def _storage(connection: Connection, settings: Settings) -> Iterator[Finding]:  # noqa: ARG001
-    seen = collect(connection)
-    tables = tuple(
-        {**asdict(table), "days": seen.days.get(DAYS.get(table.name, "")), "goes_after": seen.goes_after(table)}
-        for table in seen.growing
-    )
-    for finding in advice(seen):
-        yield replace(finding, tables=tables) if finding.check == "storage" else finding
+    yield from advice(collect(connection))
 
 
 def _pools(connection: Connection, settings: Settings) -> Iterator[Finding]:  # noqa: ARG001

@@ -196,6 +196,7 @@ class _Emitting:
         commits = backlog // 8
         safe, asynchronous = self._each(commits), self._each(commits, options=OFF)
         work = min(max(10.0, safe.server - asynchronous.server), safe.flush)
+        # What eight need more than without flushes, and not for the flushes that they make: they wait for each other's.
         eight, quick = self._each(commits, EIGHT), self._each(commits, EIGHT, OFF)
         more = eight.client + eight.server - quick.client - quick.server
         wake = max(0.0, more - work * eight.flushes) / (1 - eight.flushes) if eight.flushes < 1 else 0.0

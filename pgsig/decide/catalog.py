@@ -45,6 +45,7 @@ class CompiledRule:
 @dataclass(slots=True)
 class Catalog:
     """Who is interested in which key, by namespace. timed: (namespace, key) of the timer signals of operators whose rules know time.
+    paused: how, by operator, of those that are.
 
     revisions: of each lane, as they were when this was loaded. custom: whether any rule is. heeds_starts: whether any may ask for the
     signal of a run that is starting, which each run emits at the moment in which its job should begin.
@@ -57,6 +58,7 @@ class Catalog:
     revisions: dict[int, int] = field(default_factory=dict)
     depth_limit: int = 100
     timed: set[tuple[str, str]] = field(default_factory=set)
+    paused: dict[int, str] = field(default_factory=dict)
     custom: bool = False
     heeds_starts: bool = False
 
@@ -79,6 +81,8 @@ def build(operators: Iterable[Operator], revisions: dict[int, int] | None = None
     for operator in operators:
         catalog.operators[operator.id] = operator
         catalog.manual[operator.namespace, f"manual.{operator.path}"] = operator
+        if operator.paused:
+            catalog.paused[operator.id] = operator.paused
         interest = catalog.interest.setdefault(operator.namespace, PatternIndex())
         for rule in operator.rules:
             compiled = compile_rule(rule, operator)

@@ -54,7 +54,7 @@ class _Decider:
         self.by_rule: dict[int, set[str]] = {}
         for rule_id, subject in past.states:
             self.by_rule.setdefault(rule_id, set()).add(subject)
-        self.paused = {operator.id: operator.paused for operator in catalog.operators.values() if operator.paused}
+        self.paused = dict(catalog.paused)
         self.held: dict[int, list[Match]] = {}
         for found in past.held:
             if found.rule is not None:

@@ -172,14 +172,20 @@ class Engine:
 
     def definitions(self, revisions: dict[int, int]) -> Catalog:
         """The definitions in force. An apply takes the lane's lock too, so what is read here cannot change before the commit."""
-        if self.catalog is None or any(
-            self.catalog.revisions.get(lane) != revision for lane, revision in revisions.items()
-        ):
-            known = definitions.catalog_revisions(self.connection)
-            self.expected.clear()  # the rules may be others
-            self.catalog = build(definitions.catalog(self.connection), known, signals.depth_limit(self.connection))
-            settle_memory()
-        return self.catalog
+        catalog = self.catalog
+        if catalog is not None and all(catalog.revisions.get(lane) == revision for lane, revision in revisions.items()):
+            return catalog
+        self.expected.clear()  # the rules may be others
+        self.catalog = None  # until it is whole again
+        known = definitions.catalog_revisions(self.connection)
+        if catalog is None:
+            catalog = build(definitions.catalog(self.connection))
+        else:
+            catalog.replace(*definitions.changed(self.connection, catalog.revisions))
+        catalog.revisions, catalog.depth_limit = known, signals.depth_limit(self.connection)
+        settle_memory()
+        self.catalog = catalog
+        return catalog
 
 
 def settle_memory() -> None:

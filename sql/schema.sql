@@ -563,11 +563,14 @@ TABLE pgsig_private.workflow (
     name       text NOT NULL
     version    integer NOT NULL
     removed_at timestamp with time zone
+    lane       smallint NOT NULL GENERATED ALWAYS AS (((hashtextextended(namespace, (0)::bigint) & (3)::bigint))::smallint) STORED
+    revision   bigint NOT NULL DEFAULT 0
     CONSTRAINT workflow_pkey PRIMARY KEY (id)
     CONSTRAINT workflow_namespace_name_key UNIQUE (namespace, name)
     CONSTRAINT workflow_name_check CHECK ((name ~ '^[a-z][a-z0-9_-]{0,62}$'::text))
     CONSTRAINT workflow_namespace_check CHECK ((namespace ~ '^[a-z][a-z0-9_-]{0,62}$'::text))
 )
+CREATE INDEX workflow_changed ON pgsig_private.workflow USING btree (lane, revision)
 
 TABLE pgsig_private.workflow_version (
     workflow_id bigint NOT NULL
@@ -640,6 +643,7 @@ FUNCTION pgsig_private.begin_timeline(integer,xid8) RETURNS pgsig_private.timeli
 FUNCTION pgsig_private.behind(smallint,pg_snapshot,pg_snapshot,bigint) RETURNS record
 FUNCTION pgsig_private.carried_over(pg_snapshot,bigint) RETURNS pg_snapshot
 FUNCTION pgsig_private.carry_over(text) RETURNS bigint
+FUNCTION pgsig_private.changed_workflows(integer[],bigint[]) RETURNS TABLE(id bigint, namespace text, name text)
 FUNCTION pgsig_private.check_run() RETURNS trigger
 FUNCTION pgsig_private.claim(bigint,text[],integer,text[],text,boolean) RETURNS TABLE(id bigint, epoch bigint, attempt integer, generation bigint, namespace text, workflow text, operator text, subject text, kind text, spec jsonb, params jsonb, cause jsonb, action text, depth smallint, handover_of bigint, checkpoint jsonb, failures smallint, handle text, ran_for double precision, since text, gone bigint[])
 FUNCTION pgsig_private.close_partition(text) RETURNS boolean

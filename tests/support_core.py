@@ -221,3 +221,25 @@ def wait_until_blocked(watcher: Connection, blocked: Connection) -> None:
         lambda: one(watcher, "SELECT 1 FROM pg_locks WHERE pid = %s AND NOT granted", pid),
         about=f"backend {pid} to wait for a lock",
     )
+
+
+def many_rules(connection: Connection, workflows: int, each: int) -> None:
+    """Workflows with so many operators each, every one with a rule that waits for a key of its own."""
+    connection.execute(
+        "INSERT INTO pgsig_private.workflow (namespace, name, version) SELECT 'default', 'w' || i, 1 FROM generate_series(1, %s) i",
+        [workflows],
+    )
+    connection.execute(
+        """
+        INSERT INTO pgsig_private.operator (workflow_id, name, kind, spec)
+        SELECT w.id, 'o' || i, 'batch', '{"command": ["true"]}' FROM pgsig_private.workflow w, generate_series(1, %s) i
+        """,
+        [each],
+    )
+    connection.execute(
+        """
+        INSERT INTO pgsig_private.rule (operator_id, name, action, ordinal, condition, digest, added_in)
+        SELECT o.id, 'start.0', 'START', 0, jsonb_build_object('signal', format('k%s.done', o.id)), '', 1 FROM pgsig_private.operator o;
+        ANALYZE pgsig_private.workflow, pgsig_private.operator, pgsig_private.rule
+        """
+    )

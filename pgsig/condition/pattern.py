@@ -49,7 +49,7 @@ class PatternIndex(Generic[T]):
     def __init__(self, entries: Iterable[tuple[str, T]] = ()) -> None:
         self._exact: dict[str, list[T]] = {}
         self._root: _Node[T] = _Node()
-        self._wild = False
+        self._wild = 0  # entries with a wildcard
         for pattern, item in entries:
             self.add(pattern, item)
 
@@ -57,7 +57,7 @@ class PatternIndex(Generic[T]):
         if "*" not in pattern:
             self._exact.setdefault(pattern, []).append(item)
             return
-        self._wild = True
+        self._wild += 1
         node = self._root
         segments = pattern.split(".")
         for segment in segments[:-1]:
@@ -66,6 +66,28 @@ class PatternIndex(Generic[T]):
             node.rest.append(item)
         else:
             node.next.setdefault(segments[-1], _Node()).here.append(item)
+
+    def discard(self, pattern: str, item: T) -> None:
+        """Take back what was added. Raises ValueError where it was not."""
+        if "*" not in pattern:
+            self._exact[pattern].remove(item)
+            if not self._exact[pattern]:
+                del self._exact[pattern]
+            return
+        segments = pattern.split(".")
+        way = [self._root]
+        for segment in segments[:-1]:
+            way.append(way[-1].next[segment])
+        if segments[-1] == "**":
+            way[-1].rest.remove(item)
+        else:
+            way.append(way[-1].next[segments[-1]])
+            way[-1].here.remove(item)
+        self._wild -= 1
+        for number in range(len(way) - 1, 0, -1):
+            if way[number].next or way[number].here or way[number].rest:
+                break
+            del way[number - 1].next[segments[number - 1]]
 
     def __getitem__(self, key: str) -> list[T]:
         """The items of every pattern that the key matches; exact ones first."""

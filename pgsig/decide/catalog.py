@@ -1,4 +1,4 @@
-"""The definitions in force, compiled for matching. Rebuilt when somebody applies a workflow, shared by all batches until then."""
+"""The definitions in force, compiled for matching. When somebody applies or pauses a workflow, its part is replaced."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pgsig.condition import MISSING, Absent, Debounce, Group, Leaf, Node, Tick, Window, leaves, parse, parts, walk
 from pgsig.condition.pattern import PatternIndex
 from pgsig.model import Action, Json, Operator, Rule, State
+
+Path = tuple[str, str]  # of a workflow: its namespace and its name
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,8 +61,58 @@ class Catalog:
     depth_limit: int = 100
     timed: set[tuple[str, str]] = field(default_factory=set)
     paused: dict[int, str] = field(default_factory=dict)
-    custom: bool = False
-    heeds_starts: bool = False
+    of_workflow: dict[Path, list[Operator]] = field(default_factory=dict)
+    _custom: set[int] = field(default_factory=set)
+    _heeding: set[int] = field(default_factory=set)
+
+    @property
+    def custom(self) -> bool:
+        return bool(self._custom)
+
+    @property
+    def heeds_starts(self) -> bool:
+        return bool(self._heeding)
+
+    def add(self, operator: Operator) -> None:
+        """Compile its rules. One whose condition cannot be read (written by a newer pgsig) raises ValueError naming it."""
+        self.operators[operator.id] = operator
+        self.of_workflow.setdefault((operator.namespace, operator.workflow), []).append(operator)
+        self.manual[operator.namespace, f"manual.{operator.path}"] = operator
+        if operator.paused:
+            self.paused[operator.id] = operator.paused
+        interest = self.interest.setdefault(operator.namespace, PatternIndex())
+        for rule in operator.rules:
+            compiled = compile_rule(rule, operator)
+            self.rules[rule.id] = compiled
+            if compiled.custom:
+                self._custom.add(rule.id)
+            if compiled.timed:
+                self.timed.add((operator.namespace, f"timer.{operator.path}"))
+            for leaf in compiled.leaves:
+                interest.add(leaf.pattern, (compiled, leaf))
+                if _may_be_a_start(leaf.pattern):
+                    self._heeding.add(rule.id)
+
+    def replace(self, workflows: Iterable[Path], operators: Iterable[Operator]) -> None:
+        """Workflows changed: these are their operators now. It takes as long as these have rules, however many others there are. Where it
+        raises, as `add` does, the catalog is of no use any more."""
+        for path in workflows:
+            for operator in self.of_workflow.pop(path, ()):
+                self._remove(operator)
+        for operator in operators:
+            self.add(operator)
+
+    def _remove(self, operator: Operator) -> None:
+        del self.operators[operator.id], self.manual[operator.namespace, f"manual.{operator.path}"]
+        self.paused.pop(operator.id, None)
+        self.timed.discard((operator.namespace, f"timer.{operator.path}"))
+        interest = self.interest[operator.namespace]
+        for rule in operator.rules:
+            compiled = self.rules.pop(rule.id)
+            for leaf in compiled.leaves:
+                interest.discard(leaf.pattern, (compiled, leaf))
+            self._custom.discard(rule.id)
+            self._heeding.discard(rule.id)
 
     def expected(self, namespace: str, key: str) -> list[Operator]:
         """The operators that each signal of a key leads to an order for, at its subject; none where it may lead to others or to nothing."""
@@ -75,24 +127,11 @@ class Catalog:
         return [found[number] for number in sorted(found)]
 
 
-def build(operators: Iterable[Operator], revisions: dict[int, int] | None = None, depth_limit: int = 100) -> Catalog:
-    """Compile definitions. A rule whose condition cannot be read (written by a newer pgsig) raises ValueError naming it."""
-    catalog = Catalog(revisions=revisions or {}, depth_limit=depth_limit)
+def build(operators: Iterable[Operator], *, depth_limit: int = 100) -> Catalog:
+    """Compile definitions. Raises ValueError as `Catalog.add` does."""
+    catalog = Catalog(depth_limit=depth_limit)
     for operator in operators:
-        catalog.operators[operator.id] = operator
-        catalog.manual[operator.namespace, f"manual.{operator.path}"] = operator
-        if operator.paused:
-            catalog.paused[operator.id] = operator.paused
-        interest = catalog.interest.setdefault(operator.namespace, PatternIndex())
-        for rule in operator.rules:
-            compiled = compile_rule(rule, operator)
-            catalog.rules[rule.id] = compiled
-            catalog.custom = catalog.custom or compiled.custom
-            if compiled.timed:
-                catalog.timed.add((operator.namespace, f"timer.{operator.path}"))
-            for leaf in compiled.leaves:
-                interest.add(leaf.pattern, (compiled, leaf))
-                catalog.heeds_starts = catalog.heeds_starts or _may_be_a_start(leaf.pattern)
+        catalog.add(operator)
     return catalog
 
 

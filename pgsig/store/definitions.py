@@ -6,6 +6,7 @@ deciding anything of the namespace meanwhile, and the next one that does loads t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from psycopg.types.json import Jsonb
 from pgsig import condition
 from pgsig.condition import Leaf, Tick
 from pgsig.condition.duration import limit
-from pgsig.decide.catalog import is_simple
+from pgsig.decide.catalog import Path, is_simple
 from pgsig.decide.explain import words
 from pgsig.definition import Definition, parse
 from pgsig.definition.changes import Changes, KnownOperator, compare
@@ -68,7 +69,10 @@ def apply(connection: Connection, document: Definition | Json, *, base: int | No
         version = changes.before + 1
         _save(connection, definition, changes, known, version)
         reached("apply.saved")
-        _do(connection, "announce_definitions", lane=lane)
+        _do(
+            connection, "announce_definitions",
+            lane=lane, namespace=definition.namespace, workflow=definition.workflow,
+        )  # fmt: skip
     reached("apply.committed")
     return Applied(version, changes)
 
@@ -123,7 +127,14 @@ def _try_function(connection: Connection, use: FunctionUse) -> Problem | None:
 
 def catalog(connection: Connection) -> list[Operator]:
     """Every operator in force, of all namespaces, with its rules in order of declaration."""
-    return [
+    return changed(connection, dict.fromkeys(catalog_revisions(connection), -1))[1]
+
+
+def changed(connection: Connection, since: Mapping[int, int]) -> tuple[set[Path], list[Operator]]:
+    """The workflows that changed after these revisions of lanes, and their operators in force, as `catalog` has them: of some there may be
+    none any more."""
+    workflows = _rows(connection, "changed_workflows", lanes=list(since), revisions=list(since.values()))
+    operators = [
         Operator(
             id=row["id"],
             namespace=row["namespace"],
@@ -135,8 +146,9 @@ def catalog(connection: Connection) -> list[Operator]:
             rules=tuple(_rule(row["id"], *rule) for rule in row["rules"]),
             paused=row["paused"],
         )
-        for row in _rows(connection, "catalog")
+        for row in _rows(connection, "catalog", workflows=[row["id"] for row in workflows])
     ]
+    return {(row["namespace"], row["name"]) for row in workflows}, operators
 
 
 def _rule(

@@ -75,6 +75,17 @@ SELECT o.signal_id, o.rule_id, o.subject, o.outcome, o.action_id, o.detail, o.re
 UNION ALL
 SELECT a.cause_id, a.rule_id, a.subject, 'consumed', a.id, NULL, a.recorded_at FROM pgsig_private.action a WHERE a.consumed;
 
+-- The workflows that were applied, paused or resumed after revisions of lanes; after -1 all that there are. Nearly always few, by index: the
+-- planner expects a third of them.
+CREATE OR REPLACE FUNCTION pgsig_private.changed_workflows(p_lanes integer[], p_revisions bigint[])
+RETURNS TABLE (id bigint, namespace text, name text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+    SELECT w.id, w.namespace, w.name
+      FROM unnest(p_lanes, p_revisions) AS known(lane, revision)
+      JOIN pgsig_private.workflow w ON w.lane = known.lane AND w.revision > known.revision
+$$;
+
 -- Write what a batch of signals led to: one statement a table, a few microseconds a row.
 -- The arrays after the document are columns: the actions that one signal caused by itself, about which there is nothing more to tell. They are most of
 -- all, and arrays cost a fifth of JSON. In the document actions, runs, stops, merges, reloads, instances, released, pauses, outcomes, states and
@@ -161,10 +172,14 @@ BEGIN
         UPDATE pgsig_private.operator o SET paused = n.mode
           FROM jsonb_to_recordset(p->'pauses') AS n(operator_id bigint, mode text) WHERE o.id = n.operator_id;
         UPDATE pgsig_private.lane l SET revision = l.revision + 1
-         WHERE l.lane IN (SELECT pgsig_private.lane_of(w.namespace)
+         WHERE l.lane IN (SELECT w.lane
                             FROM jsonb_to_recordset(p->'pauses') AS n(operator_id bigint)
                             JOIN pgsig_private.operator o ON o.id = n.operator_id
                             JOIN pgsig_private.workflow w ON w.id = o.workflow_id);
+        UPDATE pgsig_private.workflow w SET revision = l.revision FROM pgsig_private.lane l
+         WHERE l.lane = w.lane
+           AND w.id IN (SELECT o.workflow_id FROM jsonb_to_recordset(p->'pauses') AS n(operator_id bigint)
+                          JOIN pgsig_private.operator o ON o.id = n.operator_id);
     END IF;
     IF p ? 'outcomes' THEN
         INSERT INTO pgsig_private.outcome (signal_id, rule_id, subject, outcome, action_id, detail)

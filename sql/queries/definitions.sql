@@ -111,18 +111,27 @@ SELECT 'manual', %(namespace)s, 'manual.' || %(workflow)s || '.' || n,
   FROM unnest(%(operators)s::text[]) n
 
 -- name: announce_definitions
-WITH moved AS (UPDATE pgsig_private.lane SET revision = revision + 1 WHERE lane = %(lane)s)
+WITH moved AS (
+    UPDATE pgsig_private.lane SET revision = revision + 1 WHERE lane = %(lane)s RETURNING lane, revision
+), noted AS (
+    UPDATE pgsig_private.workflow w SET revision = moved.revision FROM moved
+     WHERE w.lane = moved.lane AND w.namespace = %(namespace)s AND w.name = %(workflow)s
+)
 SELECT pgsig_private.notify('pgsig_definitions')
 
+-- name: changed_workflows
+SELECT id, namespace, name FROM pgsig_private.changed_workflows(%(lanes)s, %(revisions)s)
+
 -- name: catalog
--- Every operator in force with its rules.
-SELECT o.id, w.namespace, w.name AS workflow, o.name, o.kind, w.version, o.spec, o.paused,
-       coalesce(r.rules, '[]') AS rules
-  FROM pgsig_private.operator o
-  JOIN pgsig_private.workflow w ON w.id = o.workflow_id
-  LEFT JOIN (SELECT operator_id, jsonb_agg(jsonb_build_array(id, name, action, ordinal, condition, by, since::text, options, told IS NOT NULL) ORDER BY ordinal, id) AS rules
-               FROM pgsig_private.rule WHERE removed_in IS NULL GROUP BY operator_id) r ON r.operator_id = o.id
- WHERE o.removed_at IS NULL AND w.removed_at IS NULL
+-- The operators in force of some workflows, with their rules.
+SELECT o.id, w.namespace, w.name AS workflow, o.name, o.kind, w.version, o.spec, o.paused, r.rules
+  FROM pgsig_private.workflow w
+  JOIN pgsig_private.operator o ON o.workflow_id = w.id
+ CROSS JOIN LATERAL (
+       SELECT coalesce(jsonb_agg(jsonb_build_array(r.id, r.name, r.action, r.ordinal, r.condition, r.by, r.since::text, r.options, r.told IS NOT NULL)
+                                 ORDER BY r.ordinal, r.id), '[]') AS rules
+         FROM pgsig_private.rule r WHERE r.operator_id = o.id AND r.removed_in IS NULL) r
+ WHERE w.id = ANY (%(workflows)s::bigint[]) AND o.removed_at IS NULL AND w.removed_at IS NULL
  ORDER BY o.id
 
 -- name: catalog_revisions

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pgsig import __version__
-from tests.bench import clock, decide, drain, emit, facts, held, history, latency, model, peers, runner, silent
+from tests.bench import clock, decide, drain, emit, facts, held, history, latency, model, peers, rules, runner, silent
 from tests.bench.page import page
 from tests.bench.report import Report
 from tests.bench.server import Server, server
@@ -65,6 +65,11 @@ PARTS: dict[str, tuple[str, Part, Part]] = {
         "rules in the pure core",
         lambda _, r: decide.measure(r, rounds=5, signals=8_000, most_rules=100_000),
         lambda _, r: decide.measure(r, rounds=15, signals=20_000, most_rules=100_000),
+    ),
+    "definitions": (
+        "many rules in a database",
+        lambda s, r: rules.measure(s, r, rounds=5, signals=100, most_rules=100_000),
+        lambda s, r: rules.measure(s, r, rounds=15, signals=200, most_rules=100_000),
     ),
     "history": (
         "backlog and history",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pgsig.errors import InvalidInput, NotFound
+from pgsig.store import definitions
 from pgsig.store.database import Connection, connect, translated
 from tests.flow.workshop import Workshop
 
@@ -123,3 +124,26 @@ def test_a_sql_function_is_a_condition_with_a_memory(shop: Workshop) -> None:
     assert started(shop) == [[reached]]
     assert shop.outcomes(bad) == ["quarantined"]
     assert [shop.outcomes(position) for position in first] == [[], []]
+
+
+def test_of_an_apply_or_a_pause_only_its_workflow_is_read_anew(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.apply("v", a={"signal": "k"}, b={"signal": "k"})
+    shop.apply("w", c={"signal": "k"})
+    shop.emit("k")
+    shop.evaluate()
+    monkeypatch.setattr(definitions, "catalog", lambda _: pytest.fail("all of them were read"))
+    shop.apply("v", a={"signal": "other.**"})
+    for key in ("k", "other.key"):
+        shop.emit(key)
+    shop.evaluate()
+    shop.call("SELECT pgsig.pause('w.c', 'drop')")
+    shop.emit("k")
+    shop.emit("other")
+    shop.evaluate()
+    shop.call("SELECT pgsig.resume('w.c')")
+    shop.emit("k")
+    shop.evaluate()
+    assert (
+        "".join(operator for operator, _, action, _, _ in shop.actions() if action == "START")
+        == "abc" + "ca" + "a" + "c"
+    )

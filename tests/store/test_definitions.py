@@ -9,13 +9,16 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from pgsig.definition import parse
 from pgsig.definition.reading import read_text
 from pgsig.errors import Conflict, InvalidInput
 from pgsig.model import Action, Kind
 from pgsig.store.definitions import Applied, apply, catalog, catalog_revisions, check_paths, plan
+from pgsig.store.definitions import changed as changed_since
 from tests.support import wait_for
+from tests.support_core import many_rules
 
 Connection = psycopg.Connection[Any]
 Document = dict[str, Any]
@@ -233,6 +236,51 @@ def test_a_stale_base_is_refused(connection: Connection, document: Document) -> 
     with pytest.raises(Conflict, match="PS541"):
         apply(connection, document, base=0)
     assert apply(connection, document, base=1).version == 1
+
+
+def test_what_changed_since_revisions_is_told(connection: Connection, document: Document) -> None:
+    apply(connection, document)
+    apply(connection, {**document, "namespace": "other", "workflow": "beside"})
+    shop, beside = ("default", "shop"), ("other", "beside")
+    known = catalog_revisions(connection)
+    assert changed_since(connection, known) == (set(), [])
+    assert changed_since(connection, dict.fromkeys(known, -1)) == ({shop, beside}, catalog(connection))
+
+    apply(connection, changed(document, "operators/report", None))
+    paths, operators = changed_since(connection, known)
+    assert (paths, [operator.name for operator in operators]) == ({shop}, ["train"])
+    known = catalog_revisions(connection)
+
+    (paused,) = [
+        operator for operator in catalog(connection) if operator.namespace == "other" and operator.name == "train"
+    ]
+    for mode in ("hold", None):
+        pauses = Jsonb({"pauses": [{"operator_id": paused.id, "mode": mode}]})
+        connection.execute("SELECT pgsig_private.record(%s)", [pauses])
+        paths, operators = changed_since(connection, known)
+        assert (paths, {one.name: one.paused for one in operators}) == ({beside}, {"train": mode, "report": None})
+        known = catalog_revisions(connection)
+
+
+def test_of_many_workflows_only_what_changed_is_read(connection: Connection, document: Document) -> None:
+    """By index, whatever the planner expects: rows that the tables themselves count."""
+    many_rules(connection, 3000, 2)
+    known = catalog_revisions(connection)
+    apply(connection, document)
+    for _ in range(7):  # the seventh time by a plan for whatever comes
+        with connection.transaction():
+            before = definitions_read(connection)
+            assert changed_since(connection, known)[0] == {("default", "shop")}
+            assert definitions_read(connection) - before <= 30
+
+
+def definitions_read(connection: Connection) -> int:
+    """Rows that this transaction has read so far."""
+    (read,) = connection.execute(
+        "SELECT sum(seq_tup_read + idx_tup_fetch)::bigint FROM pg_stat_xact_user_tables"
+        " WHERE relid = ANY ('{pgsig_private.workflow,pgsig_private.operator,pgsig_private.rule}'::regclass[])"
+    ).fetchone() or (0,)
+    return int(read)
 
 
 def test_namespaces_are_apart(connection: Connection, document: Document) -> None:

@@ -7,7 +7,7 @@ worker does that keeps up. Nothing here reads a clock. Used by `pgsig.testing` a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -159,7 +159,10 @@ class Memory:
             else:
                 self.timers[key] = due
         for number, mode in decision.pauses.items():
-            self.catalog.operators[number] = replace(self.catalog.operators[number], paused=mode)
+            if mode is None:
+                self.catalog.paused.pop(number, None)
+            else:
+                self.catalog.paused[number] = mode
         gone = set(decision.released)
         for number, waiting in list(self._held.items()):
             self._held[number] = [m for m in waiting if m.rule is None or (m.signal.id, m.rule.rule.id) not in gone]

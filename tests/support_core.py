@@ -75,8 +75,16 @@ def operator(
                     Jsonb(words) if words else None,
                 ],
             )
-        connection.execute("UPDATE pgsig_private.lane SET revision = revision + 1")
+        announce_all(connection)
     return int(operator_id)
+
+
+def announce_all(connection: Connection) -> None:
+    """Have definitions that were written past any apply read anew."""
+    connection.execute("UPDATE pgsig_private.lane SET revision = revision + 1")
+    connection.execute(
+        "UPDATE pgsig_private.workflow w SET revision = l.revision FROM pgsig_private.lane l WHERE l.lane = w.lane"
+    )
 
 
 class WorkerProcess:

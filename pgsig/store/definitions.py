@@ -1,7 +1,7 @@
 """Applying definitions, and reading those in force. Statements: `sql/queries/definitions.sql`.
 
 An apply is one transaction that holds its namespace's lane from its first statement on. So no worker is
-deciding anything of the namespace meanwhile, and the next one that does loads the definitions anew.
+deciding anything of the namespace meanwhile, and the next one that does reads what changed.
 """
 
 from __future__ import annotations

@@ -228,7 +228,6 @@ def test_pausing_from_the_pages(client: FlaskClient, connection: Connection, dat
     form = {"csrf": csrf(client, "/operators/recommender/train")}
     answer = client.post("/operators/recommender/train/pause", data={**form, "mode": "hold", "reason": "night"})
     assert answer.status_code == 303
-    connection.execute("UPDATE pgsig_private.lane SET revision = revision + 1")
     emit(connection, "data.ready")
     with connect(database, name="engine") as other:
         while Engine(other).step().taken:

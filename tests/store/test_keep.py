@@ -22,7 +22,7 @@ from pgsig.store.housekeeping import CHORES, SELDOM, Progress, drop_old_partitio
 from pgsig.store.migrate import alembic_config
 from tests.store.bygone import LONG_AGO, OLD, old_partition, pass_all
 from tests.support import wait_for
-from tests.support_core import Background, Connection, one, operator
+from tests.support_core import Background, Connection, announce_all, one, operator
 
 
 @pytest.fixture
@@ -284,7 +284,7 @@ def test_what_is_still_needed_is_kept(database: str, keeper: Mine, connection: C
     operator(connection, "level", ("START", {"all": [{"signal": "go"}, {"signal": "flag", "sticky": True}]}), by="none")
     held = operator(connection, "held", ("START", {"signal": "held"}))
     connection.execute("UPDATE pgsig_private.operator SET paused = 'hold' WHERE id = %s", [held])
-    connection.execute("UPDATE pgsig_private.lane SET revision = revision + 1")
+    announce_all(connection)
     old_partition(connection)
     for key in ("live", "half", "flag", "held", "nobody"):
         connection.execute(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -169,6 +170,11 @@ class Engine:
         """Let what fell due become signals. Returns the seconds until the next timer, None when none is set."""
         reached("engine.timers")
         return signals.fire_timers(self.connection)
+
+    def prepare(self) -> None:
+        """Read the definitions before a lane is held: with very many that takes seconds. What cannot be read is told by the steps."""
+        with suppress(ValueError):
+            self.definitions({})
 
     def definitions(self, revisions: dict[int, int]) -> Catalog:
         """The definitions in force. An apply takes the lane's lock too, so what is read here cannot change before the commit."""

@@ -99,11 +99,13 @@ class Worker:
     def open(self) -> Session:
         self.connection = connection = connect(self.settings.direct_url, name=f"worker {self.name}")
         check(connection)
+        engine = Engine(connection)
+        engine.prepare()
         if not self.keeper.started:
             self.keeper.start()
         process = self.join(connection)
         reached("worker.joined")
-        return Session(connection, Engine(connection), process)
+        return Session(connection, engine, process)
 
     def join(self, connection: Connection) -> int:
         return processes.join(connection, "worker", self.name, __version__, lease=self.ttl)

@@ -13,10 +13,13 @@ from pgsig.definition import parse
 from pgsig.engine import Engine
 from pgsig.errors import Conflict, NotFound
 from pgsig.model import Json
+from pgsig.settings import Settings
 from pgsig.store import versions
 from pgsig.store.database import Connection, connect
 from pgsig.store.definitions import apply
+from pgsig.worker import Worker
 from tests.flow.workshop import Workshop
+from tests.support_core import announce_all
 
 Pgsig = Callable[..., tuple[int, str]]
 
@@ -205,10 +208,11 @@ def test_without_the_check_of_revisions_it_would(shop: Workshop, monkeypatch: py
 
 def test_a_condition_of_a_newer_pgsig_stops_an_old_worker_and_loses_nothing(shop: Workshop, database: str) -> None:
     shop.apply(op={"signal": "a"}, other={"signal": "b"})
+    shop.emit("nobody.waits")
     shop.evaluate()
-    shop.call("""WITH r AS (UPDATE pgsig_private.rule SET condition = '{"signal": "a", "from_the_future": 1}' WHERE name = 'start'
-                   AND operator_id = (SELECT id FROM pgsig_private.operator WHERE name = 'op') RETURNING 1)
-                 UPDATE pgsig_private.lane SET revision = revision + 1 FROM r RETURNING 1""")
+    shop.call("""UPDATE pgsig_private.rule SET condition = '{"signal": "a", "from_the_future": 1}' WHERE name = 'start'
+                    AND operator_id = (SELECT id FROM pgsig_private.operator WHERE name = 'op') RETURNING 1""")
+    announce_all(shop.connection)
     a, b = shop.emit("a"), shop.emit("b")
     for _ in range(3):
         with pytest.raises(
@@ -223,6 +227,20 @@ def test_a_condition_of_a_newer_pgsig_stops_an_old_worker_and_loses_nothing(shop
     with connect(database, name="newer") as another:
         assert Engine(another).step().taken == 2
     assert [(operator, evidence) for operator, _, _, _, evidence in shop.actions()] == [("op", [a]), ("other", [b])]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_worker_reads_the_definitions_before_it_is_one(shop: Workshop, database: str, known: bool) -> None:
+    """So that no lane waits for it; what it cannot read it says when it is asked."""
+    shop.apply(op={"signal": "a"})
+    if not known:
+        shop.connection.execute("UPDATE pgsig_private.rule SET condition = '{\"from_the_future\": 1}'")
+    worker = Worker(Settings(database_url=database))
+    session = worker.open()
+    try:
+        assert (session.engine.catalog is not None) is known
+    finally:
+        worker.leave(session)
 
 
 def test_an_apply_on_a_stale_base_is_refused(connection: Connection) -> None:

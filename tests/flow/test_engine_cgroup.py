@@ -65,7 +65,7 @@ def test_a_daemon_without_any_trace_of_its_job_is_ended(trial: Trial, warm: bool
     size = len(job.output)
     assert size
     stranger = int(job.output.split()[0])
-    assert not do.alive(stranger)
+    wait_for(lambda: not do.alive(stranger), 5, about="the killed to be gone: a cgroup lets go of them a moment before")
     assert len(job.output) == size
 
 
@@ -76,7 +76,7 @@ def test_killing_takes_everything_at_once(trial: Trial, warm: bool) -> None:
     stranger = int(job.output.split()[0])
     trial.engine.kill(job.handle)
     assert trial.end(job).signal == "SIGKILL"
-    assert not do.alive(stranger)
+    wait_for(lambda: not do.alive(stranger), 5, about="the killed to be gone: a cgroup lets go of them a moment before")
 
 
 def test_what_nobody_waited_for_is_counted(trial: Trial) -> None:
@@ -143,4 +143,6 @@ def test_the_next_runner_clears_what_a_dead_one_and_its_guard_left(
         assert do.alive(stranger)
         Spool(spool).close()
         assert not home.exists()
-        assert not do.alive(stranger)
+        wait_for(
+            lambda: not do.alive(stranger), 5, about="the killed to be gone: a cgroup lets go of them a moment before"
+        )

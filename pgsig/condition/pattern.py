@@ -67,8 +67,8 @@ class PatternIndex(Generic[T]):
         else:
             node.next.setdefault(segments[-1], _Node()).here.append(item)
 
-    def discard(self, pattern: str, item: T) -> None:
-        """Take back what was added. Raises ValueError where it was not."""
+    def remove(self, pattern: str, item: T) -> None:
+        """Take back what was added. Raises ValueError where another item was, KeyError where the pattern was not."""
         if "*" not in pattern:
             self._exact[pattern].remove(item)
             if not self._exact[pattern]:

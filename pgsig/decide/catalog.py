@@ -110,7 +110,7 @@ class Catalog:
         for rule in operator.rules:
             compiled = self.rules.pop(rule.id)
             for leaf in compiled.leaves:
-                interest.discard(leaf.pattern, (compiled, leaf))
+                interest.remove(leaf.pattern, (compiled, leaf))
             self._custom.discard(rule.id)
             self._heeding.discard(rule.id)
 

@@ -20,6 +20,11 @@ from tests.support import wait_for
 from tests.support_jobs import ROOT, Connection
 
 
+def wait_until_gone(pid: int) -> None:
+    """Of a killed process its cgroup lets go a moment before it is gone."""
+    wait_for(lambda: not do.alive(pid), 5, about="the killed process to be gone")
+
+
 @pytest.fixture
 def cgroups() -> None:
     """Skips where there are none."""
@@ -65,7 +70,7 @@ def test_a_daemon_without_any_trace_of_its_job_is_ended(trial: Trial, warm: bool
     size = len(job.output)
     assert size
     stranger = int(job.output.split()[0])
-    wait_for(lambda: not do.alive(stranger), 5, about="the killed to be gone: a cgroup lets go of them a moment before")
+    wait_until_gone(stranger)
     assert len(job.output) == size
 
 
@@ -76,7 +81,7 @@ def test_killing_takes_everything_at_once(trial: Trial, warm: bool) -> None:
     stranger = int(job.output.split()[0])
     trial.engine.kill(job.handle)
     assert trial.end(job).signal == "SIGKILL"
-    wait_for(lambda: not do.alive(stranger), 5, about="the killed to be gone: a cgroup lets go of them a moment before")
+    wait_until_gone(stranger)
 
 
 def test_what_nobody_waited_for_is_counted(trial: Trial) -> None:
@@ -143,6 +148,4 @@ def test_the_next_runner_clears_what_a_dead_one_and_its_guard_left(
         assert do.alive(stranger)
         Spool(spool).close()
         assert not home.exists()
-        wait_for(
-            lambda: not do.alive(stranger), 5, about="the killed to be gone: a cgroup lets go of them a moment before"
-        )
+        wait_until_gone(stranger)

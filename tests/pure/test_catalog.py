@@ -70,5 +70,5 @@ def test_replacing_is_building_anew(seed: int) -> None:
 def test_what_was_not_added_cannot_be_taken_back(pattern: str) -> None:
     index = PatternIndex([("a.b", 1), ("a.*", 1), ("a.**", 1), ("*.b", 1)])
     with pytest.raises(ValueError, match="not in list"):
-        index.discard(pattern, 2)
+        index.remove(pattern, 2)
     assert index["a.b"] == [1, 1, 1, 1]

@@ -204,9 +204,12 @@ def ignores() -> None:
 
 
 def leaves_a_stranger() -> None:
-    """A daemon that nothing connects with this job: it has even forgotten the environment that others see."""
+    """A daemon that nothing connects with this job: it has even forgotten the environment that others see. Begun when it is told to: a
+    job that starts cold is put into its cgroup a moment after its begin."""
     from pgsig.runner import linux
 
+    while not Path(os.environ["PGSIG_RUN_DIR"], "go").exists():
+        time.sleep(0.01)  # noqa: TID251
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:

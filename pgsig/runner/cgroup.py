@@ -44,11 +44,16 @@ class Cell:
         self.path = path
 
     def take(self, pid: int) -> bool:
-        """Put a process into it. False: it is not there any more, or may not be."""
+        """Put a process into it, with what it has started until then. False: it is not there any more, or may not be."""
         try:
             (self.path / "cgroup.procs").write_text(str(pid))
         except OSError:
             return False
+        # What a member starts is a member: only what was there before has to be put in.
+        with contextlib.suppress(OSError):
+            for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - in every cold start
+                for child in Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii").split():
+                    self.take(int(child))
         return True
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -65,6 +66,7 @@ def test_a_daemon_without_any_trace_of_its_job_is_ended(trial: Trial, warm: bool
     """No parent, no group, no session, no environment by which it could be known."""
     job = start(trial, "leaves_a_stranger", warm=warm)
     assert job.handle.sealed == warm
+    job.place.write("go", "")
     end = trial.end(job)
     assert end.code == 0, job.output
     size = len(job.output)
@@ -77,11 +79,30 @@ def test_a_daemon_without_any_trace_of_its_job_is_ended(trial: Trial, warm: bool
 @pytest.mark.parametrize("warm", [True, False])
 def test_killing_takes_everything_at_once(trial: Trial, warm: bool) -> None:
     job = start(trial, "leaves_a_stranger_and_stays", warm=warm)
+    job.place.write("go", "")
     trial.says(job, "\n")
     stranger = int(job.output.split()[0])
     trial.engine.kill(job.handle)
     assert trial.end(job).signal == "SIGKILL"
     wait_until_gone(stranger)
+
+
+def test_what_was_started_before_a_job_was_put_into_its_cgroup_is_put_there_too(cgroups: None) -> None:
+    """A runner that is held up between the start of a command and that: what counts is all that the command has become meanwhile."""
+    home = cgroup.Home.make(f"late-{os.getpid()}")
+    assert home
+    script = "sh -c 'sleep 600 & echo; wait' & echo; wait"
+    with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            assert process.stdout
+            assert [process.stdout.readline(), process.stdout.readline()] == [b"\n", b"\n"]
+            cell = home.cell(str(process.pid))
+            assert cell
+            assert cell.take(process.pid)
+            assert len((cell.path / "cgroup.procs").read_text().split()) == 3
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            assert home.clear()
 
 
 def test_what_nobody_waited_for_is_counted(trial: Trial) -> None:
@@ -132,7 +153,9 @@ def test_the_next_runner_clears_what_a_dead_one_and_its_guard_left(
     spool = tmp_path / "spool"
     with do.runner_process(do.settings(database, spool, lease_seconds=30.0)) as runner:
         run = do.start(connection, operator)
-        do.wait_state(connection, run, "running", timeout=30)
+        row = do.wait_state(connection, run, "running", timeout=30)
+        (folder,) = (spool / "runs").iterdir()
+        (folder / f"{run}-{row['epoch']}" / "go").touch()
         wait_for(lambda: do.output(connection, run).strip(), 30, about="the stranger")
         stranger = int(do.output(connection, run).split()[0])
         for one in tree.census().values():
@@ -141,7 +164,6 @@ def test_the_next_runner_clears_what_a_dead_one_and_its_guard_left(
                 os.kill(one.pid, signal.SIGKILL)
         runner.kill()
         runner.wait()
-        (folder,) = (spool / "runs").iterdir()
         home = cgroup.place(folder.name)
         assert home
         assert home.exists()

@@ -50,7 +50,7 @@ CREATE OR REPLACE FUNCTION pgsig_private.emit_states(p_runs bigint[], p_state te
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     INSERT INTO pgsig_private.signal (emitted_at, kind, namespace, lane, key, subject, value, source, run_id, depth)
-    SELECT pgsig_private.ring(p_state), 'state', w.namespace, pgsig_private.lane_of(w.namespace),
+    SELECT pgsig_private.ring(p_state), 'state', w.namespace, w.lane,
            'run.' || w.name || '.' || o.name || '.' || p_state, r.subject,
            coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
                'run', r.id, 'attempt', r.attempt, 'generation', r.generation, 'exit_code', r.exit_code, 'reason', r.reason))),

@@ -178,7 +178,7 @@ BEGIN
             ) o ORDER BY o.waits NULLS LAST, o.id DESC LIMIT 1) seen
      WHERE i.operator_id = last.operator_id AND i.subject = last.subject;
     INSERT INTO pgsig_private.signal (kind, namespace, lane, key, subject, value, source, run_id, depth)
-    SELECT 'state', w.namespace, pgsig_private.lane_of(w.namespace),
+    SELECT 'state', w.namespace, w.lane,
            'run.' || w.name || '.' || o.name || '.' || m.state, m.subject,
            coalesce(r.result, jsonb_strip_nulls(jsonb_build_object(
                'run', m.id, 'attempt', m.attempt, 'generation', m.generation, 'exit_code', m.exit_code, 'reason', m.reason))),

@@ -170,6 +170,7 @@ class Door:
 
     def ready(self, session: Session, _: dict[str, str], __: Any) -> Any:
         session.said_ready = True
+        session.wait_begun(TOLD_WITHIN)
         return self._tell(SayReady(session))
 
     def heartbeat(self, _: Session, __: dict[str, str], ___: Any) -> Any:

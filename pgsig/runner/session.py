@@ -25,6 +25,7 @@ class Session:
         self.tail: Tail | None = None
         self.logged: int | None = None  # bytes of its log in the database, once somebody has asked
         self.over = False
+        self.began = False  # that it runs is in the line to the database: what is said from here on is told after that
         self.heard_at = 0.0  # its job's last sign of life, by `time.monotonic`
         self.said_ready = False
         self.changed = threading.Condition()
@@ -64,6 +65,16 @@ class Session:
                 reload.done = True
             self._waiting = deque(reload for reload in self._waiting if not reload.done)
             return late
+
+    def begin(self) -> None:
+        with self.changed:
+            self.began = True
+            self.changed.notify_all()
+
+    def wait_begun(self, wait: float) -> None:
+        """Wait until it began, or is over: a job may be quicker than the runner that has just started it."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.began or self.over, wait)
 
     def end(self) -> None:
         with self.changed:

@@ -183,6 +183,7 @@ class Supervisor:
         # Nobody waits for word of a batch job that began: where it soon ends, one transaction tells both.
         by = now + LINGER if grant.kind == Kind.BATCH else 0.0
         self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=left, at=now), by=by))
+        session.begin()
         # A batch run has nobody to be ready for, unless it takes over from another.
         if grant.spec.get("ready", "start") == "start" and (grant.kind == Kind.STREAMING or grant.handover_of):
             self.link.say(SayReady(session))

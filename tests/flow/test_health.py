@@ -55,6 +55,22 @@ def test_a_service_is_ready_when_it_answers_and_restarted_when_it_does_not(
     do.wait_state(connection, run, "stopped", timeout=SLOW)
 
 
+def test_who_serves_before_its_runner_has_said_that_it_runs_is_ready_after_that(
+    connection: Connection, database: str, tmp_path: Path
+) -> None:
+    """A runner that is held up where it has just started a job: what the job says by then is neither refused nor told first."""
+    operator = do.operator(connection, "quick", "streaming", python="tests.runner_jobs:serve", ready="api")
+    settings = do.settings(database, tmp_path / "spool", lease_seconds=30.0)
+    with do.runner_process(settings, failpoints="run.spawned=sleep=1"):
+        run = do.start(connection, operator)
+        wait_for(lambda: do.run_row(connection, run)["ready_at"], SLOW, about="ready")
+        row = do.run_row(connection, run)
+        assert (row["state"], row["attempt"]) == ("running", 1)
+        assert do.states(connection, run) == ["starting", "running", "ready"]
+        do.stop(connection, run)
+        do.wait_state(connection, run, "stopped", timeout=SLOW)
+
+
 def test_who_is_not_ready_in_time_has_failed(connection: Connection, runner: Runner) -> None:
     mute = do.operator(
         connection, "mute", "streaming", command=["sleep", "600"], ready="api", ready_timeout="300ms", restart="never"

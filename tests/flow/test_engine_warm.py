@@ -318,6 +318,7 @@ def test_a_server_that_cannot_fork_leaves_it_to_cold_starts(trial: Trial, caplog
     if not os.access(pids, os.W_OK):
         pytest.skip("needs a pids controller of cgroup version 1 to write to")
     pool, limit = pool_of(trial), pids / f"pgsig-test-{os.getpid()}"
+    wait_for(lambda: pool.ready and not pool._asked, 30, about="all children that are to stand ready")
     limit.mkdir()
     try:
         (limit / "cgroup.procs").write_text(str(pool.pid))

@@ -187,17 +187,19 @@ def test_nobody_rings_under_load(database: str, loaded: Connection) -> None:
         ids = [emit(loaded)]
         wait_for_causes(loaded, ids)  # the definitions are loaded from here on
         listener.execute(f"LISTEN {CHANNEL}".encode())
-        ids += [emit(loaded, subject=f"s{number}") for number in range(1500)]
-        wait_for_causes(loaded, ids)
-        loaded.execute(f"NOTIFY {CHANNEL}, 'end'".encode())
-        rings = 0
-        for heard in listener.notifies(timeout=SOON):
-            if heard.payload == "end":
-                break
-            rings += 1
-        assert (
-            0 < rings < 1200
-        )  # on a machine with nothing else to do, a hundred; a worker that never lets the bell go has all 1500 ring
+        # On a machine with nothing else to do a hundred of 1,500. A worker that never lets the bell go has each of them ring, as one does
+        # that is held up while it has the bell: of several loads one is told by fewer.
+        rings: list[int] = []
+        while len(rings) < 5 and (not rings or rings[-1] >= 1200):
+            ids += [emit(loaded, subject=f"s{len(rings)}.{number}") for number in range(1500)]
+            wait_for_causes(loaded, ids)
+            loaded.execute(f"NOTIFY {CHANNEL}, 'end'".encode())
+            rings.append(0)
+            for heard in listener.notifies(timeout=SOON):
+                if heard.payload == "end":
+                    break
+                rings[-1] += 1
+        assert 0 < rings[-1] < 1200, rings
         ids.append(emit(loaded))  # it sleeps again, or will
         wait_for_causes(loaded, ids)
 

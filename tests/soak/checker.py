@@ -20,7 +20,7 @@ CLAIMS = {
     2: "each firing is one action, no more and no less; what it consumed is marked so in the same transaction",
     3: "the signals, one after the other in their order, lead to the same actions",
     4: "a signal that cannot be evaluated is put aside, and nothing else is",
-    5: "epochs of a run grow; no grant is executed twice, and an end counts only under the epoch that is in force",
+    5: "epochs of a run grow; no grant is executed twice, an end counts only under the epoch that is in force, and its job is not refused",
     6: "runs of one instance that may not overlap do not, by the jobs' own clocks and locks",
     7: "a due time is fired once",
     8: "no run is held by a runner that is dead",
@@ -231,7 +231,13 @@ def check_grants(evidence: Evidence, verdict: Verdict) -> None:
     runs = {run.id: run for run in evidence.runs}
     started: dict[int, list[Told]] = defaultdict(list)
     ended = {(line.run, line.epoch): line for line in evidence.jobs if line.what == "end"}
+    over: set[tuple[int, int]] = set()
     for line in sorted(evidence.jobs, key=lambda line: line.at):
+        if line.what == "refused" and line.detail in ("PS402", "PS403"):
+            over.add((line.run, line.epoch))
+        if line.what == "emitted":
+            good = (line.run, line.epoch) not in over
+            verdict.claim(5, good, f"run {line.run}: its job was refused while epoch {line.epoch} was in force")
         if line.what == "start":
             before = started[line.run]
             grew = not before or before[-1].epoch < line.epoch

@@ -14,7 +14,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 FOLDER = os.environ["SOAK"]
@@ -89,8 +88,10 @@ def stream() -> int:
         note("reloaded", reload=reload.id)
 
     count = 0
-    with suppress(PgsigError):  # the grant is over, or the database is away for longer than a minute
+    try:
         run.ready()
+    except PgsigError as error:  # the grant is over, or the database is away for longer than a minute
+        note("refused", code=error.code)
     while not run.stopping.wait(0.1):
         os.pwrite(beats, f"{now():.6f}\n".encode(), 0)
         count += 1

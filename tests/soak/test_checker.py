@@ -103,6 +103,8 @@ CASES: dict[str, tuple[int, str, Spoil]] = {
     "a grant that was executed twice": (5, "began under epoch 3 after 3", lambda e: e.jobs.append(Told("start", NAME, 1, 3, 2, 21.5))),
     "an epoch that nobody granted": (5, "nobody granted", lambda e: e.jobs.append(Told("start", NAME, 2, 9, 1, 24.0))),
     "an end that an old epoch reported": (5, "its job does not say so", lambda e: put(e.jobs, 2, epoch=1)),
+    "a job that was refused in its time": (5, "was refused while epoch 3", lambda e: e.jobs.extend([
+        Told("refused", NAME, 1, 3, 2, 20.2, "PS402"), Told("emitted", NAME, 1, 3, 2, 20.4, 1)])),
     "an epoch that shrinks": (5, "epoch 2 to 1", lambda e: e.moves.__setitem__(4, Move(1, "retrying", "starting", 2, 1, 2))),
     "two runs at once, by the clock": (6, "before run 1 ended", lambda e: e.beats.__setitem__((1, 1), 20.5)),
     "two runs at once, by the lock": (6, "met", lambda e: e.jobs.append(Told("met", NAME, 2, 1, 1, 22.0, "[1, 3, 99]"))),

@@ -10,7 +10,10 @@ from pgsig.store.jobs import Grant
 
 @dataclass(frozen=True, slots=True)
 class Granted:
+    """A run to execute. stop: it is to stop by now; that concerns a job which an earlier runner left."""
+
     grant: Grant
+    stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)

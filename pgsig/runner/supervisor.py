@@ -108,8 +108,8 @@ class Supervisor:
             case Granted(grant) if grant.id in self.jobs:
                 # Its job of an older grant is still being ended here: they must not overlap.
                 self._waiting[grant.id] = grant
-            case Granted(grant):
-                self._start(grant)
+            case Granted(grant, stop):
+                self._start(grant, stop=stop)
             case Dispossessed(done):
                 self._dispossessed = done
                 self._waiting.clear()
@@ -131,7 +131,7 @@ class Supervisor:
 
     # ── beginning ──
 
-    def _start(self, grant: Grant) -> None:
+    def _start(self, grant: Grant, *, stop: bool = False) -> None:
         session = Session(grant)
         if self.stopping or not self.fence.good or self._dispossessed:
             # It would be killed at once. Nothing has begun, so nothing is charged.
@@ -154,6 +154,11 @@ class Supervisor:
             self.door.admit(session)
             reached("run.placed")
             adopted = self._adopted(session)
+            if stop and not adopted:
+                self._conclude(
+                    session, Outcome(How.ASKED, detail="of the job that its last runner left nothing was there")
+                )
+                return
             handle = adopted or self.engine.start(grant, session.place)
         except NotStarted as error:
             self._conclude(session, Outcome(How.NOT_STARTED, detail=error.reason, hopeless=error.hopeless))
@@ -184,6 +189,8 @@ class Supervisor:
         by = now + LINGER if grant.kind == Kind.BATCH else 0.0
         self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=left, at=now), by=by))
         session.begin()
+        if stop:  # also where it has ended: whoever had it before may have asked it to
+            self.watch.ask_to_end(job, "stop")
         # A batch run has nobody to be ready for, unless it takes over from another.
         if grant.spec.get("ready", "start") == "start" and (grant.kind == Kind.STREAMING or grant.handover_of):
             self.link.say(SayReady(session))

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 from pgsig.runner.__main__ import main
 from pgsig.runner.supervisor import Supervisor
+from pgsig.store.jobs import Grant
 
 _start = Supervisor._start
 _file = os.open(os.environ["GRANTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
-def start(self: Supervisor, grant: Any) -> None:
+def start(self: Supervisor, grant: Grant, *, stop: bool = False) -> None:
     at = time.time()
-    _start(self, grant)
+    _start(self, grant, stop=stop)
     os.write(_file, f"{grant.id} {at}\n".encode())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -124,6 +125,29 @@ def test_a_stop_between_two_runners_is_not_forgotten(
         for run, pid in found:
             do.wait_state(connection, run, "stopped", timeout=30)
             assert not do.alive(pid)
+
+
+@pytest.mark.parametrize("left", ["ended", "gone"])
+def test_what_was_stopped_and_not_reported_is_stopped(
+    connection: Connection, settings: Settings, tmp_path: Path, left: str
+) -> None:
+    """The runner that had to stop it has done so, and died: that is no failure, and nothing is begun again."""
+    file = tmp_path / "file"
+    with runner_apart(settings) as first:
+        run = begin(connection, file)
+        first.kill()
+    do.stop(connection, run)
+    (job,) = pids(file)
+    os.kill(job, signal.SIGTERM)
+    wait_for(lambda: not do.alive(job), 30, about="the job to end")
+    (folder,) = (settings.spool / "lasting").iterdir()
+    wait_for((folder / "end").exists, 30, about="its keeper's word")
+    if left == "gone":
+        shutil.rmtree(folder)
+    with do.running(settings, engine=LastingEngine(settings)):
+        row = do.wait_state(connection, run, "stopped", "failed", timeout=30)
+    assert (row["state"], row["attempt"]) == ("stopped", 1)
+    assert pids(file) == [job]
 
 
 def test_a_runner_that_is_shut_down_leaves_them(connection: Connection, settings: Settings, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-once test check format bench plans soak soak-short sweep takeover handovers model schema lock wheel clean
+.PHONY: help demo demo-once test check format bench plans soak soak-short sweep delays takeover handovers model schema lock wheel clean
 .DELETE_ON_ERROR:
 
 help: ## Show this
@@ -52,6 +52,9 @@ soak-short: $(READY) ## The same in two minutes, then one kill at each failpoint
 
 sweep: $(READY) ## Kill at each failpoint a hundred times, about an hour; ARGS='--times 10'
 	$(BIN)/python -m tests.soak.sweep $(ARGS)
+
+delays: $(READY) ## The tests with each process held up at random, ten minutes; SECONDS=1 for longer moments
+	PGSIG_FAILPOINTS_DELAY=$(or $(SECONDS),0.3) $(BIN)/python -m pytest -n 4 -m "not timed" $(ARGS)
 
 takeover: $(READY) ## Measure how long others need when a worker or a runner dies
 	$(BIN)/python -m tests.soak.takeover $(ARGS)

@@ -2,8 +2,9 @@
 
 `PGSIG_FAILPOINTS="engine.taken=kill9,link.reported=raise:3"` kills the process with SIGKILL at the first `engine.taken`, and raises at
 the third `link.reported`. Actions: kill9 (SIGKILL), stop (SIGSTOP), raise (FailpointError), sleep=SECONDS. Each happens once.
-`PGSIG_FAILPOINTS_LOG` names a file that gets a line, "process name action", before the fault. Without the variable a failpoint costs
-one look at an empty dictionary.
+`PGSIG_FAILPOINTS_LOG` names a file that gets a line, "process name action", before the fault. `PGSIG_FAILPOINTS_DELAY=0.3` holds a
+process up at one failpoint in twenty, whichever, for up to so many seconds: what relies on somebody else being slower, or quick,
+shows it. Without the variables a failpoint costs a look at an empty list and at an empty dictionary.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from dataclasses import dataclass
 from pgsig.errors import InvalidInput, Problem
 
 WHERE = "PGSIG_FAILPOINTS"
+DELAY = "PGSIG_FAILPOINTS_DELAY"
+DELAYED = 0.05  # of all failpoints
 ACTIONS = "kill9, stop, raise or sleep=SECONDS"
 _SECONDS = re.compile(r"\d{1,6}(\.\d{1,6})?|\.\d{1,6}")
 
@@ -110,10 +113,13 @@ class _Armed:
 
 _LOCK = threading.Lock()
 _armed: dict[str, _Armed] = {}
+_delays: list[float] = []  # how many seconds at most, where there are any
 
 
 def reached(name: str) -> None:
     """Say that execution got here."""
+    if _delays:
+        _hold_up()
     if _armed and name in _armed:
         _happen(name)
 
@@ -124,6 +130,26 @@ def arm(text: str) -> None:
     with _LOCK:
         _armed.clear()
         _armed.update(points)
+
+
+def delay(text: str) -> None:
+    """Hold this process up now and then, as the environment variable would. text: seconds at most, "" for never. Raises InvalidInput."""
+    if text and not _SECONDS.fullmatch(text):
+        raise InvalidInput(
+            [Problem("PS001", f'"{text}" is no number of seconds', DELAY, "use 0.3, say")], subject=DELAY
+        )
+    _delays[:] = [float(text)] if text else []
+
+
+def _hold_up() -> None:
+    import random  # of no use to anybody else here
+
+    if random.random() < DELAYED:  # noqa: S311 - chance
+        _wait(_delays[0] * random.random() ** 3)  # noqa: S311 - mostly for moments
+
+
+def _wait(seconds: float) -> None:
+    threading.Event().wait(seconds)
 
 
 def _read(text: str) -> dict[str, _Armed]:
@@ -168,7 +194,7 @@ def _happen(name: str) -> None:
         case "raise":
             raise FailpointError(name)
         case "sleep":
-            threading.Event().wait(point.seconds)
+            _wait(point.seconds)
         case "kill9":
             os.kill(os.getpid(), signal.SIGKILL)
         case _:
@@ -176,3 +202,4 @@ def _happen(name: str) -> None:
 
 
 arm(os.environ.get(WHERE, ""))
+delay(os.environ.get(DELAY, ""))

@@ -13,7 +13,7 @@ from tests.flow.crew import AWAKE, BELL, LANES, Crew, frozen, holders, in_a_take
 from tests.support import wait_for
 from tests.support_core import Connection, WorkerProcess, one, operator
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.faults, pytest.mark.timed]
 
 WITHIN = 2.0  # seconds from a death: to be noticed by the server, to be succeeded, and for what is left to be evaluated
 SIGNALS, DIES_AT = 44, 40

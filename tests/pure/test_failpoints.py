@@ -14,7 +14,7 @@ import pytest
 
 from pgsig import failpoints
 from pgsig.errors import InvalidInput
-from pgsig.failpoints import NAMES, FailpointError, arm, reached
+from pgsig.failpoints import NAMES, FailpointError, arm, delay, reached
 
 PACKAGE = Path(failpoints.__file__).parent
 USED = {
@@ -26,8 +26,10 @@ USED = {
 
 @pytest.fixture(autouse=True)
 def _disarmed() -> object:
+    delay("")
     yield
     arm("")
+    delay(os.environ.get("PGSIG_FAILPOINTS_DELAY", ""))
 
 
 def test_every_name_is_listed_and_used() -> None:
@@ -78,6 +80,21 @@ def test_a_process_is_killed_by_its_environment() -> None:
     code = "from pgsig.failpoints import reached; reached('engine.taken')"
     done = subprocess.run([sys.executable, "-c", code], env={"PGSIG_FAILPOINTS": "engine.taken=kill9"}, check=False)
     assert done.returncode == -signal.SIGKILL
+
+
+def test_a_process_is_held_up_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a hundred of two thousand places, give or take six standard deviations."""
+    waits: list[float] = []
+    monkeypatch.setattr(failpoints, "_wait", waits.append)
+    delay("0.5")
+    for _ in range(2000):
+        reached("engine.taken")
+    assert 40 < len(waits) < 160
+    assert 0 <= min(waits) < max(waits) <= 0.5
+    delay("")
+    reached("engine.taken")
+    with pytest.raises(InvalidInput, match="PS001 PGSIG_FAILPOINTS_DELAY: "):
+        delay("long")
 
 
 def test_without_the_variable_it_costs_next_to_nothing() -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from pgsig.store.jobs import Grant
+from pgsig.store.jobs import Grant, Held
 
 
 @dataclass(frozen=True, slots=True)
 class Granted:
-    """A run to execute. stop: it is to stop by now; that concerns a job which an earlier runner left."""
+    """A run to execute. left: what the database knows of it by now, where an earlier runner has left its job."""
 
     grant: Grant
-    stop: bool = False
+    left: Held | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,10 +271,6 @@ class Link:
             elif order.reload_id is not None:
                 self._tell(ReloadWanted(order.run_id, order.epoch, order.reload_id, order.cause or "[]"))
 
-    def _stops(self, work: Connection) -> set[int]:
-        """The runs of this runner that are to stop."""
-        return {order.run_id for order in jobs.orders(work, self.process) if order.stop} if self.process else set()
-
     def _free(self) -> int:
         return self.settings.capacity - sum(self._grants.values())
 
@@ -300,7 +296,9 @@ class Link:
         reached("link.claimed")
         # Where this breaks off, nobody here knows of the grants, and the next comparison gives them back.
         clear = end_leftovers(work, found.gone, self._cleared)
-        stops = self._stops(work) if any(grant.handle for grant in found.grants) else set()
+        left = {}
+        if any(grant.handle for grant in found.grants):
+            left = {one.run_id: one for one in jobs.held(work, self.process)}
         with self._lock:
             if clear:
                 for grant in found.grants:
@@ -312,7 +310,7 @@ class Link:
         self._begun_by = monotonic() + HEAD_START
         for grant in found.grants:
             if clear:
-                self._tell(Granted(grant, stop=grant.id in stops))
+                self._tell(Granted(grant, left.get(grant.id) if grant.handle else None))
             else:
                 self._give_back(
                     work, grant.key, grant.handle, "a job of a dead runner on this machine cannot be ended", delay=1.0

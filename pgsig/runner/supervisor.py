@@ -25,7 +25,7 @@ from pgsig.runner.probe import Prober
 from pgsig.runner.session import SayReady, SayState, Session
 from pgsig.runner.watch import Watch
 from pgsig.settings import Settings
-from pgsig.store.jobs import Grant, Report
+from pgsig.store.jobs import Grant, Held, Report
 
 LINGER = 0.01  # seconds that the beginning of a batch job may wait to be told
 LOOK_AGAIN = 0.004  # seconds between two looks while a tree is being ended
@@ -108,8 +108,8 @@ class Supervisor:
             case Granted(grant) if grant.id in self.jobs:
                 # Its job of an older grant is still being ended here: they must not overlap.
                 self._waiting[grant.id] = grant
-            case Granted(grant, stop):
-                self._start(grant, stop=stop)
+            case Granted(grant, left):
+                self._start(grant, left)
             case Dispossessed(done):
                 self._dispossessed = done
                 self._waiting.clear()
@@ -131,8 +131,9 @@ class Supervisor:
 
     # ── beginning ──
 
-    def _start(self, grant: Grant, *, stop: bool = False) -> None:
+    def _start(self, grant: Grant, left: Held | None = None) -> None:
         session = Session(grant)
+        stop = left is not None and left.desired == "stop"
         if self.stopping or not self.fence.good or self._dispossessed:
             # It would be killed at once. Nothing has begun, so nothing is charged.
             self._conclude(
@@ -159,6 +160,7 @@ class Supervisor:
                     session, Outcome(How.ASKED, detail="of the job that its last runner left nothing was there")
                 )
                 return
+            session.said_ready = bool(adopted and left and left.ready)
             handle = adopted or self.engine.start(grant, session.place)
         except NotStarted as error:
             self._conclude(session, Outcome(How.NOT_STARTED, detail=error.reason, hopeless=error.hopeless))

@@ -82,7 +82,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A grant as the database has it."""
+    """A grant as the database has it. ready: whether its job has said that it serves."""
 
     run_id: int
     epoch: int
@@ -92,6 +92,7 @@ class Held:
     desired: str
     failures: int
     handle: str | None
+    ready: bool = False
 
 
 @dataclass(frozen=True, slots=True)

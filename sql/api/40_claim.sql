@@ -190,7 +190,8 @@ BEGIN
         WITH taken AS (
             UPDATE pgsig_private.run r
                SET state = 'starting', runner_id = p_runner, slot = free.slot, epoch = greatest(r.epoch + 1, v_line.id), claimed_at = clock_timestamp(),
-                   claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END, ready_at = NULL
+                   claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END,
+                   ready_at = CASE WHEN r.handle IS NOT NULL THEN r.ready_at END
               FROM unnest(v_plain) plain(id)
               JOIN pgsig_private.run q ON q.id = plain.id
              CROSS JOIN LATERAL (
@@ -251,7 +252,8 @@ BEGIN
             END IF;
             UPDATE pgsig_private.run r
                SET state = 'starting', runner_id = p_runner, slot = v_slot, epoch = greatest(r.epoch + 1, v_line.id), claimed_at = clock_timestamp(),
-                   claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END, ready_at = NULL
+                   claimable_at = NULL, started_at = CASE WHEN r.handle IS NOT NULL THEN r.started_at END,
+                   ready_at = CASE WHEN r.handle IS NOT NULL THEN r.ready_at END
              WHERE r.id = v_run.id;
             UPDATE pgsig_private.instance i SET observed = 'starting', run_id = v_run.id, changed_at = clock_timestamp()
              WHERE i.operator_id = v_run.operator_id AND i.subject = v_run.subject;

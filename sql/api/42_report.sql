@@ -131,6 +131,7 @@ BEGIN
                    memory_peak = greatest(r.memory_peak, t.memory_peak),
                    started_at = CASE WHEN t.becomes <> 'running' OR r.handle = t.handle THEN r.started_at
                                      ELSE greatest(r.claimed_at, clock_timestamp() - make_interval(secs => coalesce(t.ago, 0))) END,
+                   ready_at = CASE WHEN t.becomes <> 'running' OR r.handle = t.handle THEN r.ready_at END,
                    ended_at = CASE WHEN t.becomes IN ('succeeded', 'failed', 'stopped', 'lost') THEN clock_timestamp() END,
                    -- A new attempt is a new grant: whoever held the old one is fenced off from here on.
                    epoch = CASE WHEN t.becomes IN ('retrying', 'lost') THEN r.epoch + 1 ELSE r.epoch END,

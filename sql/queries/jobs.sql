@@ -33,7 +33,7 @@ SELECT id, epoch, attempt, generation, namespace, workflow, operator, subject, k
 
 -- name: held
 -- What the database believes that a runner holds.
-SELECT r.id AS run_id, r.epoch, r.attempt, v.kind, v.spec::text, r.desired, r.failures, r.handle
+SELECT r.id AS run_id, r.epoch, r.attempt, v.kind, v.spec::text, r.desired, r.failures, r.handle, r.ready_at IS NOT NULL AS ready
   FROM pgsig_private.run r
   JOIN pgsig_private.operator_version v ON v.operator_id = r.operator_id AND v.version = r.version
  WHERE r.runner_id = %(runner)s AND r.state IN ('starting', 'running')

@@ -7,15 +7,15 @@ import time
 
 from pgsig.runner.__main__ import main
 from pgsig.runner.supervisor import Supervisor
-from pgsig.store.jobs import Grant
+from pgsig.store.jobs import Grant, Held
 
 _start = Supervisor._start
 _file = os.open(os.environ["GRANTS"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
-def start(self: Supervisor, grant: Grant, *, stop: bool = False) -> None:
+def start(self: Supervisor, grant: Grant, left: Held | None = None) -> None:
     at = time.time()
-    _start(self, grant, stop=stop)
+    _start(self, grant, left)
     os.write(_file, f"{grant.id} {at}\n".encode())
 
 

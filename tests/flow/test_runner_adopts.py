@@ -150,6 +150,27 @@ def test_what_was_stopped_and_not_reported_is_stopped(
     assert pids(file) == [job]
 
 
+def test_what_served_serves_on(connection: Connection, settings: Settings) -> None:
+    """A job says once that it is ready: the next runner does not wait for its word, and its signal comes once."""
+    operator = do.operator(
+        connection, "lasting", "streaming", python="tests.runner_jobs:serve", ready="api", ready_timeout="5s"
+    )
+    with runner_apart(settings) as first:
+        run = do.start(connection, operator)
+        wait_for(lambda: do.run_row(connection, run)["ready_at"], 30, about="ready")
+        before = do.run_row(connection, run)
+        first.kill()
+    with do.running(settings, engine=LastingEngine(settings)) as heir:
+        row = do.wait_state(connection, run, "running", epoch=before["epoch"] + 2, timeout=30)
+        assert row["ready_at"] == before["ready_at"]
+        wait_for(
+            lambda: (job := heir.jobs.get(run)) and job.health and job.health.ready, 30, about="it to count as ready"
+        )
+        do.stop(connection, run)
+        do.wait_state(connection, run, "stopped", timeout=30)
+    assert do.states(connection, run).count("ready") == 1
+
+
 def test_a_runner_that_is_shut_down_leaves_them(connection: Connection, settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "file"
     with runner_apart(settings) as first:

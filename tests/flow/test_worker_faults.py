@@ -181,6 +181,7 @@ def test_burst_needs_no_further_event(database: str, loaded: Connection) -> None
         wait_for_causes(loaded, ids)
 
 
+@pytest.mark.timed
 def test_nobody_rings_under_load(database: str, loaded: Connection) -> None:
     """Commits that come close upon each other find the worker awake: a NOTIFY each would make them wait for each other's fsync."""
     with workers(database, poll_seconds=ONLY_BY_BELL), psycopg.connect(database, autocommit=True) as listener:

@@ -53,7 +53,7 @@ soak-short: $(READY) ## The same in two minutes, then one kill at each failpoint
 sweep: $(READY) ## Kill at each failpoint a hundred times, about an hour; ARGS='--times 10'
 	$(BIN)/python -m tests.soak.sweep $(ARGS)
 
-delays: $(READY) ## The tests with each process held up at random, ten minutes; SECONDS=1 for longer moments
+delays: $(READY) ## The tests with each process held up at random, five minutes; SECONDS=1 for longer moments
 	PGSIG_FAILPOINTS_DELAY=$(or $(SECONDS),0.3) $(BIN)/python -m pytest -n 4 -m "not timed" $(ARGS)
 
 takeover: $(READY) ## Measure how long others need when a worker or a runner dies

@@ -160,7 +160,8 @@ class Supervisor:
                     session, Outcome(How.ASKED, detail="of the job that its last runner left nothing was there")
                 )
                 return
-            session.said_ready = bool(adopted and left and left.ready)
+            if adopted and left and left.ready:
+                session.said_ready = True
             handle = adopted or self.engine.start(grant, session.place)
         except NotStarted as error:
             self._conclude(session, Outcome(How.NOT_STARTED, detail=error.reason, hopeless=error.hopeless))
@@ -186,10 +187,10 @@ class Supervisor:
         )
         self.jobs[grant.id] = job
         self.link.output.follow(session)
-        left = handle.identity if self.engine.lasting else None
+        lasts = handle.identity if self.engine.lasting else None
         # Nobody waits for word of a batch job that began: where it soon ends, one transaction tells both.
         by = now + LINGER if grant.kind == Kind.BATCH else 0.0
-        self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=left, at=now), by=by))
+        self.link.say(SayState(session, Report(*grant.key, State.RUNNING, handle=lasts, at=now), by=by))
         session.begin()
         if stop:  # also where it has ended: whoever had it before may have asked it to
             self.watch.ask_to_end(job, "stop")

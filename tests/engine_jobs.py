@@ -204,11 +204,11 @@ def ignores() -> None:
 
 
 def leaves_a_stranger() -> None:
-    """A daemon that nothing connects with this job: it has even forgotten the environment that others see. Begun when it is told to: a
-    job that starts cold is put into its cgroup a moment after its begin."""
+    """A daemon that nothing connects with this job: it has even forgotten the environment that others see. Begun when it is in its
+    cgroup: a job that starts cold is put there a moment after its begin."""
     from pgsig.runner import linux
 
-    while not Path(os.environ["PGSIG_RUN_DIR"], "go").exists():
+    while not Path("/proc/self/cgroup").read_text().rstrip().endswith(f"/{os.getpid()}"):
         time.sleep(0.01)  # noqa: TID251
     if os.fork() == 0:
         os.setsid()

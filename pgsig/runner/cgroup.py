@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from threading import Event
 
+from pgsig.runner import tree
+
 ROUNDS = 500  # looks at something that is being killed, 10 ms apart
 
 
@@ -38,22 +40,28 @@ def place(mark: str) -> Path | None:
 
 
 class Cell:
-    """The cgroup of a job."""
+    """The cgroup of a job: what it is, or will be, by its path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def take(self, pid: int) -> bool:
-        """Put a process into it, with what it has started until then. False: it is not there any more, or may not be."""
+        """Make it, and put a process into it, with what that has started until then. False: it is not there any more, or may not be."""
+        with contextlib.suppress(OSError):
+            self.path.mkdir(exist_ok=True)
+            if self._put(pid):
+                return True
+            self.remove()
+        return False
+
+    def _put(self, pid: int) -> bool:
         try:
             (self.path / "cgroup.procs").write_text(str(pid))
         except OSError:
             return False
         # What a member starts is a member: only what was there before has to be put in.
-        with contextlib.suppress(OSError):
-            for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - in every cold start
-                for child in Path(f"/proc/{pid}/task/{thread}/children").read_text(encoding="ascii").split():
-                    self.take(int(child))
+        for child in tree.children(pid):
+            self._put(child)
         return True
 
     @property
@@ -133,15 +141,9 @@ class Home:
                     (group / "cgroup.subtree_control").write_text("+memory")
         return cls(path)
 
-    def cell(self, name: str, *, made: bool = False) -> Cell | None:
-        """One for a job. made: it is there."""
-        path = self.path / name
-        try:
-            if not made:
-                path.mkdir(exist_ok=True)
-        except OSError:
-            return None
-        return Cell(path)
+    def cell(self, name: str) -> Cell:
+        """That of a job."""
+        return Cell(self.path / name)
 
     def clear(self) -> bool:
         """End all that is in it, and remove it. False: something is left that cannot be ended (now)."""

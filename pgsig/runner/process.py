@@ -22,6 +22,7 @@ from pgsig.runner import tree
 from pgsig.runner.cgroup import Cell, Home
 from pgsig.runner.child import Child, OwnChild
 from pgsig.runner.engine import Exit, NotStarted
+from pgsig.runner.mover import Move, Mover
 from pgsig.runner.place import Place, surroundings
 from pgsig.runner.warm import SPARES, Pool, WarmChild, possible
 from pgsig.settings import Settings
@@ -46,12 +47,14 @@ log = logging.getLogger(__name__)
 
 
 class ProcessHandle:
-    """A process that was started, and what is known of its end. sealed: it began in its cgroup; all that it starts is there."""
+    """A process that was started, and what is known of its end. sealed: it began in its cgroup; all that it starts is there. move: its
+    way there, until its end."""
 
     def __init__(self, child: Child, mark: bytes, cell: Cell | None = None, *, sealed: bool = False) -> None:
         self.child = child
         self.cell = cell
         self.sealed = sealed
+        self.move: Move | None = None
         found = tree.look(child.pid)
         self.root = tree.Root(child.pid, found.started if found else 0, mark)
         self.ended_at: float | None = None
@@ -83,6 +86,7 @@ class ProcessEngine:
     def __init__(self, settings: Settings | None = None, mark: str = "") -> None:
         self.preload = settings.preload if settings else ()
         self.home = Home.make(mark) if mark and self.uses_cgroups else None
+        self._mover = Mover() if self.home else None
         self._own = {**surroundings(), "PGSIG_RUNNER": mark}
         self.pool: Pool | None = self._new_pool() if mark and possible() else None
         self._pool_since = monotonic()
@@ -106,11 +110,11 @@ class ProcessEngine:
         finally:
             os.close(output)
         sealed = isinstance(child, WarmChild) and child.in_cell
-        cell = self.home.cell(str(child.pid), made=sealed) if self.home else None
-        if cell and not sealed and not cell.take(child.pid):
-            cell.remove()  # it has ended, or may not be moved
-            cell = None
-        return ProcessHandle(child, place.mark, cell, sealed=sealed)
+        cell = self.home.cell(str(child.pid)) if self.home else None
+        job = ProcessHandle(child, place.mark, cell, sealed=sealed)
+        if self._mover:
+            job.move = self._mover.begun(None if sealed else cell, child.pid)
+        return job
 
     def _warm(self, grant: Grant, place: Place, cwd: str, output: int) -> Child | None:
         """A start without an interpreter, where the job and the machine allow it."""
@@ -132,7 +136,7 @@ class ProcessEngine:
                 # What it has left is looked for at the next poll: one look then serves all that ended together.
                 job.ended_at = now
             return None
-        if now < job.look_at:
+        if now < job.look_at or not self._settled(job):
             return None
         if not job.cell and not job.searched:
             job.searched = True
@@ -143,6 +147,17 @@ class ProcessEngine:
             return None
         end = job.child.reap()
         return self._ended(job, end) if end else None
+
+    def _settled(self, job: ProcessHandle) -> bool:
+        """Whether an ended job is in its cgroup, or never will be. Until then its number must not be given to another."""
+        if self._mover and job.move and job.cell:
+            there = self._mover.settle(job.move)
+            if there is None:
+                return False
+            if not there:
+                job.cell = None
+        job.move = None
+        return True
 
     def _left(self, job: ProcessHandle, now: float) -> bool:
         """Whether something of an ended job was alive. It is killed."""
@@ -198,6 +213,8 @@ class ProcessEngine:
 
     def close(self) -> None:
         self._census.clear()
+        if self._mover:
+            self._mover.close()
         if self.pool:
             self.pool.close()
         if self.home:
@@ -226,7 +243,9 @@ def _cold(line: Sequence[str], place: Place, cwd: str, output: int) -> Child:
 def with_figures(end: Exit, cell: Cell) -> Exit:
     """An end with what a cgroup knows better: of all that was in it, also of what nobody has waited for."""
     why = f"{end.signal}, out of memory" if end.signal and cell.out_of_memory else end.signal
-    return Exit(end.code, why, cell.cpu_seconds or end.cpu_seconds, cell.memory_peak or end.memory_peak)
+    # What a command did before it was put there, its cgroup does not know.
+    cpu_seconds = max((known for known in (cell.cpu_seconds, end.cpu_seconds) if known is not None), default=None)
+    return Exit(end.code, why, cpu_seconds, cell.memory_peak or end.memory_peak)
 
 
 def command_line(grant: Grant) -> Sequence[str]:

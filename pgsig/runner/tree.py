@@ -49,6 +49,17 @@ def look(pid: int) -> Process | None:
     return Process(pid, int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]), fields[0] in (b"Z", b"X"))
 
 
+def children(pid: int) -> list[int]:
+    """What a process has started, and has not been left by."""
+    with contextlib.suppress(OSError):
+        found = b""
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += file.read()
+        return [int(child) for child in found.split()]
+    return []
+
+
 def census() -> dict[int, Process]:
     """Every process that can be seen."""
     with contextlib.suppress(OSError):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pgsig.runner import cgroup, tree
+from pgsig.runner import cgroup, mover, tree
 from pgsig.runner.cgroup import Cell
 from pgsig.runner.conformance import Job, Trial
 from pgsig.runner.engine import Exit
@@ -66,7 +69,6 @@ def test_a_daemon_without_any_trace_of_its_job_is_ended(trial: Trial, warm: bool
     """No parent, no group, no session, no environment by which it could be known."""
     job = start(trial, "leaves_a_stranger", warm=warm)
     assert job.handle.sealed == warm
-    job.place.write("go", "")
     end = trial.end(job)
     assert end.code == 0, job.output
     size = len(job.output)
@@ -79,7 +81,6 @@ def test_a_daemon_without_any_trace_of_its_job_is_ended(trial: Trial, warm: bool
 @pytest.mark.parametrize("warm", [True, False])
 def test_killing_takes_everything_at_once(trial: Trial, warm: bool) -> None:
     job = start(trial, "leaves_a_stranger_and_stays", warm=warm)
-    job.place.write("go", "")
     trial.says(job, "\n")
     stranger = int(job.output.split()[0])
     trial.engine.kill(job.handle)
@@ -97,12 +98,62 @@ def test_what_was_started_before_a_job_was_put_into_its_cgroup_is_put_there_too(
             assert process.stdout
             assert [process.stdout.readline(), process.stdout.readline()] == [b"\n", b"\n"]
             cell = home.cell(str(process.pid))
-            assert cell
             assert cell.take(process.pid)
             assert len((cell.path / "cgroup.procs").read_text().split()) == 3
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             assert home.clear()
+
+
+def test_nobody_waits_for_a_command_to_be_put_into_its_cgroup(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But its own end, or its number could be another's by then. What has ended before its turn is not put there at all."""
+    begun, go, take = threading.Event(), threading.Event(), Cell.take
+
+    def slowly(cell: Cell, pid: int) -> bool:
+        begun.set()
+        return go.wait(30) and take(cell, pid)
+
+    monkeypatch.setattr(Cell, "take", slowly)
+    try:
+        first, second = trial.sh("exit 3"), trial.sh("exit 4")
+        assert trial.end(second).code == 4
+        assert begun.wait(30)
+        trial.until(first.handle.child.ended, "the first one to end")
+        assert [trial.poll(first) for _ in range(3)] == [None] * 3
+        assert tree.look(first.handle.root.pid)
+    finally:
+        go.set()
+    assert trial.end(first).code == 3
+    assert cells(trial) == []
+
+
+def test_a_command_is_put_into_its_cgroup_when_nothing_begins_and_not_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: queue.SimpleQueue[int] = queue.SimpleQueue()
+
+    def take(_: Cell, pid: int) -> bool:
+        taken.put(pid)
+        return True
+
+    monkeypatch.setattr(Cell, "take", take)
+    cell = Cell(tmp_path / "cell")
+    with contextlib.closing(mover.Mover()) as line:
+        monkeypatch.setattr(mover, "LONGEST", 600.0)
+        move = line.begun(cell, 1)
+        assert move
+        assert taken.get(timeout=30) == 1
+        wait_for(lambda: line.settle(move), 30, about="it to be there")
+        monkeypatch.setattr(mover, "QUIET", 600.0)
+        ended = line.begun(cell, 2)
+        assert ended
+        assert line.settle(ended) is False
+        monkeypatch.setattr(mover, "LONGEST", 0.001)
+        line.begun(cell, 3)
+        assert taken.get(timeout=30) == 3
+        monkeypatch.setattr(mover, "LONGEST", 600.0)
+        line.begun(cell, 4)
+    assert taken.empty()
 
 
 def test_what_nobody_waited_for_is_counted(trial: Trial) -> None:
@@ -121,6 +172,7 @@ def test_nothing_is_left(trial: Trial) -> None:
     jobs = [start(trial, "waits", warm=warm) for warm in (True, False)]
     for job in jobs:
         trial.says(job, "ready")
+        wait_for((home.path / str(job.handle.root.pid)).exists, 30, about="its cgroup")
         (home.path / str(job.handle.root.pid) / "own").mkdir()
     assert cells(trial) == sorted(str(job.handle.root.pid) for job in jobs)
     for job in jobs:
@@ -153,9 +205,7 @@ def test_the_next_runner_clears_what_a_dead_one_and_its_guard_left(
     spool = tmp_path / "spool"
     with do.runner_process(do.settings(database, spool, lease_seconds=30.0)) as runner:
         run = do.start(connection, operator)
-        row = do.wait_state(connection, run, "running", timeout=30)
-        (folder,) = (spool / "runs").iterdir()
-        (folder / f"{run}-{row['epoch']}" / "go").touch()
+        do.wait_state(connection, run, "running", timeout=30)
         wait_for(lambda: do.output(connection, run).strip(), 30, about="the stranger")
         stranger = int(do.output(connection, run).split()[0])
         for one in tree.census().values():
@@ -164,6 +214,7 @@ def test_the_next_runner_clears_what_a_dead_one_and_its_guard_left(
                 os.kill(one.pid, signal.SIGKILL)
         runner.kill()
         runner.wait()
+        (folder,) = (spool / "runs").iterdir()
         home = cgroup.place(folder.name)
         assert home
         assert home.exists()

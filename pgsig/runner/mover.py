@@ -70,9 +70,12 @@ class Mover:
 
     def _run(self) -> None:
         while move := self._next():
-            there = move.cell.take(move.pid)
-            with self._changed:
-                move.there = there
+            there = False
+            try:
+                there = move.cell.take(move.pid)
+            finally:  # or its job would never end
+                with self._changed:
+                    move.there = there
 
     def _next(self) -> Move | None:
         with self._changed:

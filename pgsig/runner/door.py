@@ -170,7 +170,6 @@ class Door:
 
     def ready(self, session: Session, _: dict[str, str], __: Any) -> Any:
         session.said_ready = True
-        session.wait_begun(TOLD_WITHIN)
         return self._tell(SayReady(session))
 
     def heartbeat(self, _: Session, __: dict[str, str], ___: Any) -> Any:
@@ -209,6 +208,7 @@ class Door:
         return self._tell(say)
 
     def _tell(self, item: Say) -> Any:
+        item.session.wait_begun(TOLD_WITHIN)  # nothing counts before the run does
         self.say(item)
         try:
             if not item.told.result(TOLD_WITHIN):
